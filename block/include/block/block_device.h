@@ -55,7 +55,8 @@ class BlockDevice {
   virtual ~BlockDevice() = default;
 
   // Never blocks for the I/O itself (it may wait for a free slot). A request that is out of range or
-  // misaligned completes with EINVAL. A short transfer is continued inside; a transfer that cannot be
+  // misaligned completes with EINVAL, one that would change a read-only device with EROFS. What a
+  // discarded range reads as is undefined until it is written again. A short transfer is continued inside; a transfer that cannot be
   // completed answers EIO, or ENOSPC where the host file could not grow.
   virtual void submit(IoRequest request) = 0;
 
@@ -65,13 +66,18 @@ class BlockDevice {
   virtual bool readOnly() const = 0;
   virtual std::string name() const = 0;           // for messages
 
-  // Synchronous forms, for mount, commands and tests. They wait for the completion.
-  // Not to be called from a completion.
+  // Synchronous forms, for mount, commands and tests. They wait for the completion. The memory need
+  // not be aligned (aligned is faster). Not to be called from a completion.
   Status read(DeviceOffset offset, std::span<std::byte> into, IoClass cls = IoClass::Other);
   Status write(DeviceOffset offset, std::span<const std::byte> from, IoClass cls = IoClass::Other,
                bool fua = false);
   Status flush(IoClass cls = IoClass::Other);
   Status discard(DeviceOffset offset, ByteCount length);
+
+ protected:
+  // Carries out one request and waits for it; `request.done` is not called. A device with a shorter
+  // way than submit() and a wait overrides it.
+  virtual Status transact(IoRequest request);
 };
 
 }  // namespace ourfs
