@@ -1,0 +1,95 @@
+// Volume: an open volume. Owns the device, superblock, journal, index and space, in mount order.
+//
+// Mount order (an invariant): superblock; file table; open the index without compaction; LSN rules; replay;
+// dirty flag and new generation, flush; free map; then compaction, orphans, serving.
+// Read-only opens replay on an in-memory overlay and write nothing.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "block/block_device.h"
+#include "common/result.h"
+#include "fs/space.h"
+#include "fs/superblock.h"
+#include "fs/transaction.h"
+#include "index/index.h"
+#include "journal/journal.h"
+#include "journal/replay.h"
+
+namespace ourfs {
+
+// mkfs on an open device. Checks nothing of what was there before (the command does).
+Status formatVolume(BlockDevice& device, const FormatOptions& options, Superblock* made = nullptr);
+
+struct OpenOptions {
+  bool readOnly = false;
+  bool noRecovery = false;  // with readOnly: the index as it is, without the journal
+  ByteCount blockCache{32 * MiB};
+};
+
+struct MountSummary {  // what mount prints
+  bool wasClean = true;
+  ReplaySummary replay;
+  double replaySeconds = 0, scanSeconds = 0, totalSeconds = 0;
+  bool snapshotUsed = false;  // the free map came from the snapshot
+  uint64_t extents = 0;
+};
+
+class Volume {
+ public:
+  // `device` outlives the volume.
+  static Result<std::unique_ptr<Volume>> open(BlockDevice& device, const OpenOptions& options);
+  ~Volume();  // without close(): as after a crash
+
+  // REQUIRES: nothing is dirty above. Writes the free-space snapshot, flushes journal and index, marks clean.
+  // After a failure it leaves the volume for replay.
+  Status close();
+
+  BlockDevice& device() { return device_; }
+  const Superblock& superblock() const { return superblock_; }
+  uint32_t blockSize() const { return superblock_.blockSize; }
+  Index& index() { return *index_; }
+  TransactionLog& log() { return *log_; }
+  SpaceAllocator& space() { return *space_; }
+  bool readOnly() const { return readOnly_.load(std::memory_order_acquire); }
+  const MountSummary& summary() const { return summary_; }
+
+  // Fail-stop: read-only from now on, every later fsync fails, logged once.
+  void failStop(const Status& why);
+  Status failure() const;
+
+  // Everything committed is durable; the index persists (checkpoint). Called by a background thread, when
+  // the journal is half full.
+  Status checkpoint();
+
+  // A fresh inode number, never used before on this volume. Adds the new watermark to the transaction when
+  // a batch of numbers is used up.
+  InodeNo newInodeNumber(Transaction& transaction);
+
+ private:
+  explicit Volume(BlockDevice& device) : device_(device) {}
+  Status openAll(const OpenOptions& options);
+  Status replayAll(const OpenOptions& options);
+  Status buildFreeMap();
+  Status writeSnapshot();
+
+  BlockDevice& device_;
+  std::unique_ptr<SuperblockStore> store_;
+  Superblock superblock_;
+  std::unique_ptr<Index> index_;
+  std::unique_ptr<Journal> journal_;
+  std::unique_ptr<SpaceAllocator> space_;
+  std::unique_ptr<TransactionLog> log_;
+  MountSummary summary_;
+  std::atomic<bool> readOnly_{false};
+  mutable Mutex mutex_;
+  Status failure_ GUARDED_BY(mutex_);
+  Mutex inodeMutex_;
+  uint64_t nextInode_ GUARDED_BY(inodeMutex_) = 2, inodeWatermark_ GUARDED_BY(inodeMutex_) = 2;
+  struct Checkpointer;
+  std::unique_ptr<Checkpointer> checkpointer_;
+};
+
+}  // namespace ourfs
