@@ -29,6 +29,9 @@ class Inode {
   SharedMutex lock;  // namespace and data operations on this inode
 
   mutable Mutex attrMutex;
+  // What the index holds or will hold at the next commit. `record.size` and `record.blocks` are the stored
+  // ones: a record may be encoded at any time without telling more than is on disk. The current i_size of
+  // a regular file is currentSize(); delayed allocation is mapping->extents.delallocBytes().
   InodeRecord record GUARDED_BY(attrMutex);
   bool attrDirty GUARDED_BY(attrMutex) = false;  // record differs from the index (times, size)
   bool orphan GUARDED_BY(attrMutex) = false;     // nlink is 0, the orphan key is in the index
@@ -37,8 +40,10 @@ class Inode {
   std::atomic<uint64_t> lastLsn{0};
   void raiseLastLsn(Lsn lsn);
 
-  // Regular files: made at first use of data, then constant. Null for other types.
-  std::shared_ptr<Mapping> mapping;
+  // Regular files: made at first use of data (FileData::mappingOf), then constant. Null for other types.
+  std::shared_ptr<Mapping> mapping GUARDED_BY(attrMutex);
+  std::shared_ptr<Mapping> mappingIfAny() const;
+  uint64_t currentSize() const;  // i_size: mapping->size if there is a mapping, else record.size
   // Directories: no name has a cookie below this one (a hint that spares tombstones).
   std::atomic<uint64_t> firstCookieHint{0};
 
