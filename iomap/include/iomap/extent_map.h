@@ -80,6 +80,11 @@ class ExtentMap {
   ByteCount delallocBytes() const REQUIRES(mutex_) { return delallocBytes_; }
 
  private:
+  void raiseSequence() REQUIRES(mutex_);
+  void put(const Extent& extent) REQUIRES(mutex_);
+  void take(std::map<uint64_t, Extent>::iterator it) REQUIRES(mutex_);
+  bool wellFormed(const Extent& extent) const;
+
   const uint32_t blockSize_;
   mutable Mutex mutex_;
   std::map<uint64_t, Extent> extents_ GUARDED_BY(mutex_);  // by offset

@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "common/mutex.h"
@@ -37,7 +38,7 @@ class FolioPool {
   ~FolioPool();
   std::byte* allocate();          // aligned to 4096, contents undefined; reuses freed memory
   void free(std::byte* memory);
-  void trim(size_t keep);         // gives memory of free folios back to the system
+  void trim(size_t keep);         // gives the memory of free folios, but for `keep`, back to the system
   uint32_t folioSize() const { return folioSize_; }
   ByteCount limit() const { return limit_; }
   ByteCount used() const { return ByteCount(used_.load(std::memory_order_relaxed)); }
@@ -50,8 +51,10 @@ class FolioPool {
   const uint32_t folioSize_;
   const ByteCount limit_;
   Mutex mutex_;
-  std::vector<std::byte*> free_ GUARDED_BY(mutex_);
-  std::atomic<uint64_t> used_{0};  // folios handed out
+  std::vector<std::byte*> free_ GUARDED_BY(mutex_);   // with memory behind them
+  std::vector<std::byte*> cold_ GUARDED_BY(mutex_);   // addresses whose memory the system has back
+  std::vector<std::byte*> slabs_ GUARDED_BY(mutex_);  // what all of them were cut from
+  std::atomic<uint64_t> used_{0};                     // bytes of folios handed out
 };
 
 class CAPABILITY("folio") Folio {
@@ -71,6 +74,9 @@ class CAPABILITY("folio") Folio {
   bool anyDirty() const { return dirty_ != 0; }
   bool allUptodate() const { return uptodate_ == (blocks_ == 64 ? ~uint64_t{0} : (uint64_t{1} << blocks_) - 1); }
   void setUptodate(uint32_t block) { uptodate_ |= uint64_t{1} << block; }
+
+  // Touched since the last call? For reclaim's second chance. REQUIRES the folio lock.
+  bool testAndClearReferenced() { return std::exchange(referenced_, false); }
 
   bool inWriteback() const { return writeback_.load(std::memory_order_acquire); }
 
@@ -129,7 +135,8 @@ class PageCache {
   void startWriteback(LockedFolio& folio, uint32_t fromBlock, uint32_t toBlock);
   // Called by ioend, without the folio lock. Wakes waiters.
   void endWriteback(Folio& folio);
-  // Releases the folio lock while it waits, and takes it again; false if the folio left the cache.
+  // Releases the folio lock while it waits, and takes it again; false, and `folio` is empty, if the folio
+  // left the cache.
   bool waitWriteback(LockedFolio& folio);
 
   // The first dirty folio with an index in [from, to), not locked.
@@ -137,7 +144,7 @@ class PageCache {
   // The first cached folio with an index in [from, to), not locked.
   std::optional<uint64_t> nextCached(uint64_t from, uint64_t to) const;
   bool anyDirtyOrWriteback(FileOffset from, FileOffset to) const;
-  // Waits until nothing in the range is in writeback.
+  // Waits for every folio of the range that is in writeback now, each once, in order.
   void waitWriteback(FileOffset from, FileOffset to) const;
   size_t folios() const;
   size_t dirtyFolios() const { return dirtyCount_.load(std::memory_order_relaxed); }
