@@ -12,7 +12,8 @@
 //
 // Threads: every function may be called from any thread. Completions run in a thread of the device
 // (or in the submitting thread, for devices that answer at once) and must neither block nor submit
-// synchronously; they hand over to someone who may.
+// synchronously; they hand over to someone who may. A device is destroyed when nothing is in flight
+// on it; UringDevice waits for that itself.
 #pragma once
 
 #include <cstddef>

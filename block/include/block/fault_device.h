@@ -7,6 +7,14 @@
 //   delay      the request completes later
 //   hold       matching requests wait until released (tests of what happens meanwhile)
 // Everything else passes through unchanged. Threads: rules may be changed at any time.
+//
+// Rules are tried in the order of their numbers. The first that hits a request decides, and those
+// behind it do not see it. A rule whose `op` is unset matches what its kind can be done to: short and
+// misdirect writes only; drop writes, and flushes or discards if `op` says so; flip reads and writes.
+// Short leaves the first half of the request's sectors, rounded down: of one sector, none. Misdirect
+// goes backwards where it would leave the device, and nowhere if that leaves it too. Delay carries
+// the request out at once and holds its completion back. What is held has not reached the inner
+// device; a held request goes there when its rule is removed, or when the device is destroyed.
 #pragma once
 
 #include <chrono>
