@@ -17,6 +17,7 @@
 #include "check_request.h"
 #include "common/aligned_buffer.h"
 #include "common/mutex.h"
+#include "common/sync_point.h"
 #include "discard_thread.h"
 #include "host_file.h"
 #include "service_thread.h"
@@ -103,6 +104,15 @@ thread_local const Uring* reapingFor = nullptr;
   // A request that is stuck in the ring could still go out after its memory has been reused.
   spdlog::critical("io_uring: {}: {}", what, std::strerror(errnum));
   std::abort();
+}
+
+// The host's answer, or the error that a test forces in its place.
+int64_t heard(IoOp op, int64_t answer) {
+  if (!SyncPoints::anyArmed()) return answer;
+  static constexpr const char* kPoints[] = {"block.host_read", "block.host_write",
+                                            "block.host_flush", "block.host_discard"};
+  const Status forced = SyncPoints::instance().hit(kPoints[static_cast<size_t>(op)]);
+  return forced.isOk() ? answer : -forced.errnum();
 }
 
 bool passing(int errnum) { return errnum == EINTR || errnum == EAGAIN || errnum == EBUSY; }
@@ -193,7 +203,8 @@ Status Uring::transact(IoRequest request) {
   op.request = std::move(request);
   begin(op);
   Transfer::Next next = Transfer::Next::Again;
-  while (next == Transfer::Next::Again) next = op.transfer.take(askDirectly(op));
+  while (next == Transfer::Next::Again)
+    next = op.transfer.take(heard(op.request.op, askDirectly(op)));
   return conclude(op, next);
 }
 
@@ -325,7 +336,7 @@ void Uring::reap() {
 void Uring::finish(Op& op, int answer) {
   (void)op.handedOver.load(std::memory_order_acquire);
   const bool unsupportedHint = op.request.op == IoOp::Discard && answer == -EOPNOTSUPP;
-  const Transfer::Next next = op.transfer.take(unsupportedHint ? 0 : answer);
+  const Transfer::Next next = op.transfer.take(heard(op.request.op, unsupportedHint ? 0 : answer));
   if (next == Transfer::Next::Again) return issue(op, true);
   Status status = conclude(op, next);
   op.bounce = AlignedBuffer();
