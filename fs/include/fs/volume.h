@@ -69,7 +69,7 @@ class Volume {
   InodeNo newInodeNumber(Transaction& transaction);
 
  private:
-  explicit Volume(BlockDevice& device) : device_(device) {}
+  explicit Volume(BlockDevice& device);
   Status openAll(const OpenOptions& options);
   Status replayAll(const OpenOptions& options);
   Status buildFreeMap();

@@ -1,0 +1,85 @@
+// FileData's inside: what its source files share.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <ctime>
+#include <optional>
+
+#include "fs/file_data.h"
+
+namespace ourfs {
+
+// A Mapping that finds its way back to its inode, for ioends.
+class FileMapping : public Mapping, public std::enable_shared_from_this<FileMapping> {
+ public:
+  using Mapping::Mapping;
+  std::weak_ptr<Inode> owner;  // constant once the mapping is published
+  // Data writes that completed, and how many of them a device flush covers: an fsync with nothing new
+  // spares its flush.
+  std::atomic<uint64_t> writesDone{0}, writesFlushed{0};
+};
+
+inline Timestamp now() {
+  timespec t{};
+  clock_gettime(CLOCK_REALTIME, &t);
+  return {t.tv_sec, static_cast<uint32_t>(t.tv_nsec)};
+}
+
+struct FileData::State {
+  State(FileData& self, Volume& volume, InodeTable& inodes, const FileDataOptions& options);
+  // Stops writeback and drops what is cached: after it nothing refers to a mapping.
+  ~State();
+
+  uint64_t blockOf(uint64_t bytes) const { return bytes / blockSize; }
+  BlockCount blocksOf(ByteCount bytes) const { return BlockCount(bytes.v / blockSize); }
+  BlockRun runOf(const Extent& e) const {
+    return {BlockNo(blockOf(e.address.v)), blocksOf(e.length)};
+  }
+  FileOffset blockDown(FileOffset pos) const { return FileOffset(roundDown(pos.v, blockSize)); }
+  FileOffset blockUp(FileOffset pos) const { return FileOffset(roundUp(pos.v, blockSize)); }
+
+  // ENOSPC if the index could not take the extents that a new promise of space will bring.
+  Status admitGrowth();
+
+  // The keys that a change of the map asks for; and the space that it gave up.
+  void recordDelta(Transaction& t, InodeNo ino, const ExtentDelta& delta) const;
+  void releaseReplaced(Transaction& t, const ExtentDelta& delta);
+
+  // Adds the inode's record to `t` and commits. The extent mutex orders the log like the map.
+  struct InodeUpdate {
+    std::optional<uint64_t> storedSize;
+    bool touch = false;  // mtime and ctime become now
+  };
+  Status commitWithInode(Inode& inode, FileMapping& mapping, Transaction t, TransactionLog::Room room,
+                         const InodeUpdate& update) REQUIRES(mapping.extents.mutex());
+
+  // Removes what [from, to) maps, in bounded transactions, last extents first, so that a crash in between
+  // leaves a shorter file and never blocks behind its end. `shrinkTo`: the size goes along.
+  // REQUIRES: inode and invalidate held exclusively, no folio over whole blocks of the range.
+  Status removeExtents(Inode& inode, FileMapping& mapping, FileOffset from, FileOffset to,
+                       std::optional<FileOffset> shrinkTo, bool touch);
+  // Puts stored Unwritten extents behind the holes of [from, to). ENOSPC before anything changes.
+  Status fillHoles(Inode& inode, FileMapping& mapping, FileOffset from, FileOffset to);
+
+  // Bytes between the old EOF and its block's end become zero before the file grows past them.
+  Status zeroEofTail(FileMapping& mapping, FileOffset upTo);
+  // The part of truncate that both directions and fallocate share: the caller holds inode and invalidate.
+  Status growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch);
+
+  Status punch(Inode& inode, FileMapping& mapping, FileOffset pos, ByteCount length);
+  Status convertDirect(FileMapping& mapping, FileOffset pos, ByteCount length);
+  Status killPrivileges(Inode& inode);
+  void touchModified(Inode& inode);
+
+  FileData& self;
+  Volume& volume;
+  InodeTable& inodes;
+  const uint32_t blockSize;
+  FolioPool pool;
+  MappingCounters counters;
+  std::unique_ptr<Writeback> writeback;
+  IoContext io;
+};
+
+}  // namespace ourfs
