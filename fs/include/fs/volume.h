@@ -26,6 +26,9 @@ Status formatVolume(BlockDevice& device, const FormatOptions& options, Superbloc
 struct OpenOptions {
   bool readOnly = false;
   bool noRecovery = false;  // with readOnly: the index as it is, without the journal
+  // fsck: extents that overlap or lie outside do not refuse the open; the free map then counts every block
+  // that anybody claims as used.
+  bool forCheck = false;
   ByteCount blockCache{32 * MiB};
 };
 
