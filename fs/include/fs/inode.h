@@ -13,7 +13,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <unordered_map>
+#include <vector>
 
 #include "common/mutex.h"
 #include "common/result.h"
@@ -24,8 +24,9 @@ namespace ourfs {
 
 class Inode {
  public:
-  Inode(InodeNo number, const InodeRecord& r) : ino(number), record(r) {}
+  Inode(InodeNo number, const InodeRecord& r);
   const InodeNo ino;
+  const uint32_t type;  // S_IFMT bits of the mode
   SharedMutex lock;  // namespace and data operations on this inode
 
   mutable Mutex attrMutex;
@@ -35,6 +36,7 @@ class Inode {
   InodeRecord record GUARDED_BY(attrMutex);
   bool attrDirty GUARDED_BY(attrMutex) = false;  // record differs from the index (times, size)
   bool orphan GUARDED_BY(attrMutex) = false;     // nlink is 0, the orphan key is in the index
+  bool linkable GUARDED_BY(attrMutex) = false;   // made by O_TMPFILE: link() may name it
 
   // The end of the last transaction that touched it: what fsync waits for.
   std::atomic<uint64_t> lastLsn{0};
@@ -77,9 +79,25 @@ class InodeTable {
   // All inodes in core now.
   std::vector<InodePtr> all();
   size_t size();
-  // Drops inodes without lookups, opens, dirty state or other holders, down to `keep`. `busy` says that one
-  // may not go yet (dirty or cached data).
+  size_t unused();                             // of them without lookups and opens
+  bool isOpen(InodeNo ino);
+  // Drops inodes without lookups, opens or other holders, the longest unused first, until `keep` unused
+  // ones are left. `busy` says that one may not go yet (dirty data or attributes); else it has dropped
+  // what is cached of it.
   void shrink(size_t keep, const std::function<bool(Inode&)>& busy);
+
+  enum class Retired {
+    Gone,    // `away` answered true: it has left the table
+    InUse,   // it has lookups or opens: forget or dropOpen will tell
+    Held,    // somebody holds a pointer for a moment: try again
+    Kept,    // `away` answered false
+    Absent,  // not in core
+  };
+  // Makes an unused inode leave. `away` runs without the table's mutex; meanwhile find() still answers
+  // the inode (for ioends), get() waits until it is gone, and all() leaves it out.
+  Retired retire(InodeNo ino, const std::function<bool(Inode&)>& away);
+  // Unmount: all lookups and opens are over. Inactivates as forget does.
+  void releaseAll();
 
  private:
   struct State;
