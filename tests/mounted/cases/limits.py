@@ -1,0 +1,226 @@
+"""Full volumes, small volumes, many files, memory limits."""
+import os
+import time
+
+from harness import Failure, case, check, ourfs, run, seeded_random, SANITIZED
+
+
+def fio(root, name, *options):
+    run("fio", f"--name={name}", f"--directory={root}", "--rw=randwrite", "--verify=crc32c", "--do_verify=1",
+        "--verify_fatal=1", "--bs=4k", "--randrepeat=1", "--fallocate=none", *options, timeout=1800)
+
+
+def fio_verify(scratch, size):
+    volume = scratch.volume("4G", mount=("cache_size=64M",))
+    root = volume.mount()
+    worst = 0
+    for name, options in (("buffered", ("--ioengine=psync",)),
+                          ("direct", ("--ioengine=libaio", "--direct=1", "--iodepth=16")),
+                          ("mmap", ("--ioengine=mmap",))):
+        fio(root, name, f"--size={size}", *options)
+        worst = max(worst, volume.resident())
+        os.unlink(root / f"{name}.0.0")
+    check(worst < (64 + 256) << 20, f"the daemon holds {worst >> 20} MiB, the limit is 64 + 256")
+    print(f"  resident memory of the daemon: {worst >> 20} MiB")
+    volume.umount()
+    volume.fsck()
+
+
+@case()
+def fio_verify_2g(scratch):
+    fio_verify(scratch, "2G")
+
+
+def fill(path, piece):
+    """Writes until ENOSPC; the number of bytes that were accepted."""
+    total = 0
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
+    try:
+        while True:
+            total += os.write(fd, piece)
+    except OSError as error:
+        check(error.errno == 28, f"a full volume answered {error}")
+    finally:
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            check(error.errno == 28, f"fsync on a full volume answered {error}")
+        os.close(fd)
+    return total
+
+
+@case()
+def full_volume(scratch):
+    """Filled to the last block, fragmented to single blocks, 20 cycles, and a remount."""
+    volume = scratch.volume("160M")
+    root = volume.mount()
+    kept = os.urandom(1 << 20)
+    (root / "kept").write_bytes(kept)
+    fd = os.open(root / "kept", os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    cycles = 3 if SANITIZED else 20
+    first = None
+    for cycle in range(cycles):
+        # Fragment: small files, every second one removed, then one large file into the holes.
+        small = root / "small"
+        small.mkdir()
+        count = 0
+        try:
+            while count < 6000:
+                with open(small / str(count), "wb") as f:
+                    f.write(b"s" * 4096)
+                count += 1
+        except OSError as error:
+            check(error.errno == 28, f"creating small files answered {error}")
+        for i in range(0, count, 2):
+            os.unlink(small / str(i))
+        filled = fill(root / "large", os.urandom(65536)) + fill(root / "rest", b"r" * 4096)
+        check((root / "kept").read_bytes() == kept, f"cycle {cycle}: a fsynced file changed")
+        try:
+            (root / "one-more").write_bytes(b"x" * (1 << 20))
+            raise Failure(f"cycle {cycle}: a full volume took another MiB")
+        except OSError as error:
+            check(error.errno == 28, f"a full volume answered {error}")
+        run("rm", "-rf", small, root / "large", root / "rest", root / "one-more")
+        if first is None:
+            first = filled
+        check(filled > first * 0.8, f"cycle {cycle}: only {filled} bytes fit, {first} did at first")
+    volume.umount()
+    volume.fsck()
+    root = volume.mount()
+    check((root / "kept").read_bytes() == kept, "a fsynced file changed over the remount")
+    check(fill(root / "again", os.urandom(65536)) > first * 0.8, "space did not come back after the remount")
+    volume.umount()
+    volume.fsck()
+
+
+@case()
+def full_of_inodes(scratch):
+    volume = scratch.volume("32M")
+    root = volume.mount()
+    for cycle in range(3):
+        made = 0
+        top = root / f"c{cycle}"
+        try:
+            top.mkdir()
+            while made < 400000:
+                if made % 100 == 0:
+                    directory = top / f"d{made}"
+                    directory.mkdir()
+                os.close(os.open(directory / f"f{made}", os.O_CREAT | os.O_WRONLY))
+                made += 1
+        except OSError as error:
+            check(error.errno == 28, f"a volume full of inodes answered {error}")
+        check(made > 5000, f"only {made} empty files fit into 32 MiB")
+        run("rm", "-rf", top)
+    print(f"  {made} empty files filled 32 MiB")
+    (root / "after").write_bytes(b"y" * 100000)
+    volume.umount()
+    volume.fsck()
+
+
+@case()
+def smallest_volume_works(scratch):
+    for block in ("1024", "4096", "65536"):
+        volume = scratch.volume("32M", name=f"small{block}", mkfs=("-b", block))
+        root = volume.mount()
+        data = os.urandom(3 << 20)
+        (root / "file").write_bytes(data)
+        volume.umount()
+        volume.fsck()
+        root = volume.mount()
+        check((root / "file").read_bytes() == data, f"block size {block}: contents differ")
+        volume.umount()
+        volume.fsck()
+
+
+MANY = r"""
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static double worst, begin, last;
+static void mark(void) { double t = now(); if (t - last > worst) worst = t - last; last = t; }
+static void start(void) { worst = 0; begin = last = now(); }
+static void say(const char* what) { printf("%s %.1f s, slowest %.3f s\n", what, now() - begin, worst);
+  if (worst > 1.0) { fprintf(stderr, "%s: an operation took %.3f s\n", what, worst); exit(3); } fflush(stdout); }
+int main(int argc, char** argv) {
+  long n = atol(argv[2]); char name[64]; struct stat st;
+  if (mkdir(argv[1], 0755) || chdir(argv[1])) { perror(argv[1]); return 1; }
+  start();
+  for (long i = 0; i < n; ++i) { snprintf(name, sizeof name, "file-%ld", i); int fd = open(name, O_CREAT | O_WRONLY, 0644);
+    if (fd < 0) { perror(name); return 1; } close(fd); mark(); }
+  say("create");
+  start(); DIR* d = opendir("."); long seen = 0; struct dirent* e;
+  while ((errno = 0, e = readdir(d))) { if (e->d_name[0] != '.') ++seen; mark(); }
+  closedir(d); say("list");
+  if (seen != n) { fprintf(stderr, "listed %ld of %ld\n", seen, n); return 1; }
+  start();
+  for (long i = 0; i < n; ++i) { snprintf(name, sizeof name, "file-%ld", i); if (stat(name, &st)) { perror(name); return 1; } mark(); }
+  say("stat");
+  start();
+  for (long i = 0; i < n; ++i) { snprintf(name, sizeof name, "file-%ld", i); if (unlink(name)) { perror(name); return 1; } mark(); }
+  say("remove");
+  start(); d = opendir("."); seen = 0; while ((e = readdir(d))) { ++seen; mark(); } closedir(d); say("list-empty");
+  if (seen != 2) { fprintf(stderr, "%ld names left\n", seen); return 1; }
+  if (chdir("..") || rmdir(argv[1])) { perror(argv[1]); return 1; }
+  start(); d = opendir("."); while ((e = readdir(d))) mark(); closedir(d); say("list-parent");
+  return 0; }
+"""
+
+
+@case()
+def million_files_in_one_directory(scratch):
+    """Create, list, stat, remove: memory bounded, no operation over 1 s."""
+    (scratch.path / "many.c").write_text(MANY)
+    run("gcc", "-O2", "-o", scratch.path / "many", scratch.path / "many.c")
+    volume = scratch.volume("4G")
+    root = volume.mount()
+    child = scratch.start(scratch.path / "many", root / "dir", 1000000)
+    peak = 0
+    while child.poll() is None:
+        peak = max(peak, volume.resident())
+        time.sleep(0.2)
+    check(child.returncode == 0, f"exit code {child.returncode}")
+    print(f"  resident memory of the daemon: at most {peak >> 20} MiB")
+    check(peak < 1 << 30, f"the daemon grew to {peak >> 20} MiB")
+    volume.umount()
+    volume.fsck()
+
+
+@case()
+def clean_mount_of_100_gib_is_fast(scratch):
+    volume = scratch.volume("100G")
+    root = volume.mount()
+    for d in range(100):
+        (root / f"d{d}").mkdir()
+        for f in range(1000):
+            fd = os.open(root / f"d{d}" / f"f{f}", os.O_CREAT | os.O_WRONLY, 0o644)
+            os.write(fd, b"contents")
+            os.close(fd)
+    volume.umount()
+    times = []
+    for _ in range(3):
+        run("sync")
+        begin = time.monotonic()
+        volume.mount()
+        times.append(time.monotonic() - begin)
+        volume.umount()
+    print(f"  clean mounts: {', '.join(f'{t:.2f} s' for t in times)}")
+    check(sorted(times)[1] < 1.0, f"a clean mount took {sorted(times)[1]:.2f} s")
+    volume.mount()
+    (root / "dirty").write_text("x")
+    run("sync", "-f", root)
+    volume.kill()
+    begin = time.monotonic()
+    volume.mount()
+    print(f"  mount after a crash: {time.monotonic() - begin:.2f} s")
+    volume.umount()
+    volume.fsck()
