@@ -53,12 +53,13 @@ struct IndexGeometry {
 
 struct IndexOptions {
   IndexGeometry geometry;
+  // ---- callbacks; none is called under a lock of the index ----
   // Gives the index more room, from the volume's free space: runs that add up to about `wanted`, at
   // least one block, or ENOSPC. Called by growPool() only, never from RocksDB's threads.
   std::function<Result<std::vector<BlockRun>>(ByteCount wanted)> takeSpace;
-  std::function<Status()> beforePersist;             // invariant 2
+  std::function<Status()> beforePersist;             // invariant 2; also called by open() and close()
   std::function<void(const Status&)> onFailure;      // invariant 5
-  std::function<void(AppliedPosition)> onPersisted;  // after a flush: the new persisted position
+  std::function<void(AppliedPosition)> onPersisted;  // after a flush, in its thread: must not block
   ByteCount blockCache{32 * MiB};
   bool readOnly = false;  // nothing is written to the device: changes live in memory only (fsck -n, ro mounts)
 };
@@ -84,7 +85,15 @@ class Index {
   // Persists everything applied and closes the files. After a failure it only closes.
   virtual Status close() = 0;
 
+  // ---- room; when a transaction reserves, before it takes any lock ----
+  // Waits until the flusher has caught up, so that apply() cannot outrun it, and a little while for
+  // compaction. ENOSPC if the pool could not even hold a flush of all memtables: growPool() first.
+  // Replay calls it before each batch. The failure after a failure.
+  virtual Status awaitMemtableRoom() = 0;
+  virtual bool memtableRoom() const = 0;  // cheap; true if awaitMemtableRoom() would not wait
+
   // ---- writing; under the log lock ----
+  // EINVAL, and nothing happens, for a change of kLogPositionKey. Any other error is fail-stop.
   virtual Status apply(const IndexBatch& batch, const AppliedPosition& position) = 0;
 
   // ---- reading what has been applied ----
@@ -100,7 +109,7 @@ class Index {
   virtual Status flush() = 0;
 
   // ---- space ----
-  // True if the pool has at least R free. Cheap.
+  // True if the pool has at least R free, or what compaction needs now if that is more. Cheap.
   virtual bool poolSufficient() const = 0;
   // Grows the pool until it is sufficient with some slack. ENOSPC when takeSpace says so.
   // Not under any lock that takeSpace needs.
