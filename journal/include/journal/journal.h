@@ -9,12 +9,15 @@
 //   3. A record flagged `afterData` reaches the device only after a device flush that was submitted
 //      after the record was appended (so after the data it names had been written).
 //   4. Every journal write starts on a fresh physical sector; a sector with durable records is never
-//      rewritten; a write goes out from a private copy that only the writer thread touches.
+//      rewritten; a write goes out from a private copy that only the one who writes touches.
 //   5. Nothing at or above the tail is overwritten: a reservation waits, or fails with ENOSPC.
 //   6. Any write or flush error is fail-stop: every later call answers that error.
+//   7. A flush answers only after onDurable has returned for the records that it asked for.
 //
 // Threads: everything is callable from any thread. Lock order: callers may hold the extent-map lock
 // when they append; the log lock is the innermost. Completion of journal I/O never waits for callers.
+// One group of records is written at a time. A flush caller that finds no write under way carries the
+// group itself; the others wait and share. The writer thread carries what piles up without a flush.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +59,7 @@ enum class FlushScope {
 
 class Journal {
  public:
-  // Room in the ring for one record. Given back when destroyed unused.
+  // Room in the ring for one record. Given back when destroyed unused, before the journal goes.
   class Reservation {
    public:
     Reservation() = default;
@@ -77,10 +80,12 @@ class Journal {
     LogPosition head;         // where replay ended: new records go to the next sector boundary at or
                               // behind head.end, and the first carries head.crc
     Lsn tail;                 // what the index has persisted
-    // Asked, in the reserving thread and without locks, when the ring is over half full or a
-    // reservation has to wait: the index should persist what it has and call advanceTail.
+    // Asked, in the reserving thread and without locks, when the ring is over half full (once until
+    // the tail moves) or a reservation has to wait (again whenever that did not help): the index
+    // should persist what it has and call advanceTail. May return before that is done.
     std::function<void()> wantSpace;
-    // Called in the writer thread after more became durable.
+    // Called after more became durable, in the thread that made it so and without locks of the
+    // journal, with rising values. Must not call flush.
     std::function<void(Lsn)> onDurable;
   };
   static std::unique_ptr<Journal> start(BlockDevice& device, Options options);
