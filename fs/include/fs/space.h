@@ -66,7 +66,7 @@ class SpaceAllocator {
   void onDurable(Lsn durable);
 
   SpaceCounts counts() const;
-  // All used or busy runs, in order (fsck, snapshot).
+  // All free runs, in order; what is not named is used or busy (fsck, snapshot). `each` must not call back.
   void forEachFree(const std::function<void(BlockRun)>& each) const;
 
  private:

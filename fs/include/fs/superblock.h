@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "block/block_device.h"
 #include "common/aligned_buffer.h"
@@ -15,14 +16,17 @@
 #include "common/mutex.h"
 #include "common/result.h"
 #include "common/units.h"
+#include "index/index.h"
 #include "index/schema.h"
 
 namespace ourfs {
 
 inline constexpr uint32_t kFormatVersion = 1;
 inline constexpr uint64_t kSuperblockSlotA = 0, kSuperblockSlotB = 64 * KiB, kSuperblockSize = 4096;
+inline constexpr uint64_t kSuperblockRegion = 128 * KiB;  // nothing else lies before this
 inline constexpr uint64_t kMinVolumeSize = 32 * MiB;
 inline constexpr uint32_t kMinBlockSize = 1 * KiB, kMaxBlockSize = 64 * KiB;
+inline constexpr uint64_t kMinJournalSize = 1 * MiB;
 
 // Feature bits known to this version (none yet). A mount refuses unknown incompat bits, and mounts
 // read-only with unknown ro-compat bits.
@@ -58,6 +62,10 @@ std::string encodeSuperblock(const Superblock& superblock);
 // `deviceSize`: a volume larger than its device is "truncated". Each error is one line with what to do.
 Result<Superblock> decodeSuperblock(std::string_view bytes, ByteCount deviceSize);
 
+// For choosing between slots: written whole (magic and checksum agree), and in which order.
+bool isWholeSuperblock(std::string_view bytes);
+uint64_t superblockSequence(std::string_view bytes);  // REQUIRES: isWholeSuperblock(bytes)
+
 // The regions of a new volume. EINVAL with a line when it cannot be (too small, bad block size…).
 struct FormatOptions {
   std::string label;
@@ -67,6 +75,16 @@ struct FormatOptions {
 };
 Result<Superblock> planVolume(ByteCount deviceSize, uint32_t logicalSector, uint32_t physicalSector,
                               const FormatOptions& options);
+IndexGeometry indexGeometry(const Superblock& superblock);
+// The blocks of the index's pool in a new volume: the first ones of the data area.
+BlockRun initialPool(const Superblock& superblock);
+// Everything that a new volume's metadata lies in, superblocks to pool: what mkfs preallocates in the
+// host file of an image, so that a full host disk is ENOSPC and not corruption.
+struct DeviceRange {
+  DeviceOffset start;
+  ByteCount length;
+};
+DeviceRange metadataRange(const Superblock& superblock);
 
 // Owns the two slots of an open volume.
 class SuperblockStore {
@@ -79,8 +97,14 @@ class SuperblockStore {
   Status store(Superblock& superblock);
   // mkfs: both slots.
   Status storeBoth(Superblock& superblock);
+  // mkfs: zeros in both slots and between, durable. What was on the device is no volume any more, of
+  // any filesystem that keeps its signature at the start.
+  Status wipe();
 
  private:
+  // The only place that writes a superblock. It goes out from a copy that nobody else can reach.
+  Status writeSlot(uint64_t slot, Superblock& superblock) REQUIRES(mutex_);
+
   BlockDevice& device_;
   Mutex mutex_;
   uint64_t newestSlot_ GUARDED_BY(mutex_) = kSuperblockSlotA;

@@ -63,13 +63,19 @@ class TransactionLog {
   Result<Room> reserve(ByteCount payload, Privilege privilege = Privilege::Normal);
   // Appends and applies. The result is the record's end: flush up to it.
   Result<Lsn> commit(Transaction transaction, Room room);
-  Status flush(Lsn upTo, FlushScope scope = FlushScope::Log) { return journal_.flush(upTo, scope); }
+  Status flush(Lsn upTo, FlushScope scope = FlushScope::Log);
   Journal& journal() { return journal_; }
+  // Told, without locks, whenever a call fails because the journal has failed. Set before serving.
+  void setOnFailure(std::function<void(const Status&)> onFailure) { onFailure_ = std::move(onFailure); }
 
  private:
+  Status reserveIndex(Privilege privilege);
+  Status checked(Status status);  // the same status; tells onFailure_
+
   Journal& journal_;
   Index& index_;
   SpaceAllocator& space_;
+  std::function<void(const Status&)> onFailure_;
 };
 
 }  // namespace ourfs

@@ -6,8 +6,10 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "block/block_device.h"
 #include "common/result.h"
@@ -59,7 +61,7 @@ class Volume {
   bool readOnly() const { return readOnly_.load(std::memory_order_acquire); }
   const MountSummary& summary() const { return summary_; }
 
-  // Fail-stop: read-only from now on, every later fsync fails, logged once.
+  // Fail-stop: read-only from now on, every later fsync fails, logged once. Not under the log lock.
   void failStop(const Status& why);
   Status failure() const;
 
@@ -71,27 +73,58 @@ class Volume {
   // a batch of numbers is used up.
   InodeNo newInodeNumber(Transaction& transaction);
 
+  // fsck: the volume has been checked; close() records when.
+  void markChecked();
+
  private:
+  struct Checkpointer;
   explicit Volume(BlockDevice& device);
+
+  // Mounting, in this order.
   Status openAll(const OpenOptions& options);
+  Status checkAccess(const OpenOptions& options);
+  Status openIndex(const OpenOptions& options);
   Status replayAll(const OpenOptions& options);
-  Status buildFreeMap();
+  Status markDirty();
+  Status buildFreeMap(const OpenOptions& options);
+  Status startLog();
+  Status loadInodeWatermark();
+
+  Status beforePersist();
+  Result<std::vector<BlockRun>> takeSpace(ByteCount wanted);
+  void advanceTail(Lsn persisted);
+  std::unique_ptr<SpaceAllocator> emptyFreeMap() const;
+  Status markIndexBlocks(const OpenOptions& options);
+  Status scanExtents(const OpenOptions& options);
+  bool loadSnapshot();
   Status writeSnapshot();
+  Status closeClean();
+  bool recordFailure(const Status& why);  // false if there was one before
 
   BlockDevice& device_;
   std::unique_ptr<SuperblockStore> store_;
   Superblock superblock_;
-  std::unique_ptr<Index> index_;
-  std::unique_ptr<Journal> journal_;
-  std::unique_ptr<SpaceAllocator> space_;
-  std::unique_ptr<TransactionLog> log_;
   MountSummary summary_;
   std::atomic<bool> readOnly_{false};
+  bool looksOnly_ = false;  // opened read-only: nothing is ever written
+  bool closed_ = false;
+  uint64_t foundGeneration_ = 0;  // of the superblock at mount: that of a snapshot that can be trusted
+  std::atomic<bool> dropped_{false};        // being destroyed: nothing is written any more
+  std::atomic<Journal*> running_{nullptr};  // the journal once it has been started
+
   mutable Mutex mutex_;
   Status failure_ GUARDED_BY(mutex_);
+  // Numbers below the watermark may be in the log; those below committedWatermark_ may be given out without
+  // it, since the record that names it comes first in the log.
   Mutex inodeMutex_;
   uint64_t nextInode_ GUARDED_BY(inodeMutex_) = 2, inodeWatermark_ GUARDED_BY(inodeMutex_) = 2;
-  struct Checkpointer;
+  uint64_t committedWatermark_ GUARDED_BY(inodeMutex_) = 2;
+
+  // Destroyed in the order that ~Volume says.
+  std::unique_ptr<SpaceAllocator> space_;
+  std::unique_ptr<Journal> journal_;
+  std::unique_ptr<Index> index_;
+  std::unique_ptr<TransactionLog> log_;
   std::unique_ptr<Checkpointer> checkpointer_;
 };
 

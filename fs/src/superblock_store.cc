@@ -1,0 +1,82 @@
+// The two slots on the device.
+#include <spdlog/spdlog.h>
+
+#include <cstring>
+
+#include "common/codec.h"
+#include "common/sync_point.h"
+#include "fs/superblock.h"
+#include "superblock_format.h"
+
+namespace ourfs {
+
+namespace {
+
+// Reads one slot; empty if the device ends before it.
+Result<std::string> readSlot(BlockDevice& device, uint64_t at) {
+  if (device.size().v < at + kSuperblockSize) return std::string();
+  AlignedBuffer buffer(kSuperblockSize);
+  TRY(device.read(DeviceOffset(at), buffer.span(), IoClass::Superblock));
+  return std::string(asChars(buffer.span()));
+}
+
+bool hasMagic(std::string_view bytes) {
+  return bytes.substr(0, sizeof(kSuperblockMagic)) ==
+         std::string_view(kSuperblockMagic, sizeof(kSuperblockMagic));
+}
+
+}  // namespace
+
+Result<Superblock> SuperblockStore::load() {
+  MutexLock lock(mutex_);
+  TRY_ASSIGN(const std::string a, readSlot(device_, kSuperblockSlotA));
+  TRY_ASSIGN(const std::string b, readSlot(device_, kSuperblockSlotB));
+  const bool wholeA = isWholeSuperblock(a), wholeB = isWholeSuperblock(b);
+  if (!wholeA && !wholeB) {
+    if (!hasMagic(a) && !hasMagic(b)) return Status::error(EINVAL, "not an ourfs volume");
+    return Status::corrupt("superblock: both copies are damaged: restore the volume from a backup");
+  }
+  // The newest slot that was written whole decides, even if it says something that this program does
+  // not understand: the other one is older than what is on the volume.
+  const bool useB = wholeB && (!wholeA || superblockSequence(b) > superblockSequence(a));
+  newestSlot_ = useB ? kSuperblockSlotB : kSuperblockSlotA;
+  if (!wholeA || !wholeB) {
+    spdlog::warn("superblock: copy {} is damaged or was being written, using copy {}",
+                 wholeA ? 'B' : 'A', wholeA ? 'A' : 'B');
+  }
+  return decodeSuperblock(useB ? b : a, device_.size());
+}
+
+Status SuperblockStore::writeSlot(uint64_t slot, Superblock& superblock) {
+  ++superblock.sequence;
+  AlignedBuffer buffer(kSuperblockSize);
+  const std::string bytes = encodeSuperblock(superblock);
+  std::memcpy(buffer.data(), bytes.data(), bytes.size());
+  // What is on its way belongs to nobody else: `superblock` may change from here on.
+  SYNC_POINT_TRY("superblock.captured");
+  TRY(device_.write(DeviceOffset(slot), buffer.span(), IoClass::Superblock));
+  TRY(device_.flush(IoClass::Superblock));
+  newestSlot_ = slot;
+  return Status::ok();
+}
+
+Status SuperblockStore::store(Superblock& superblock) {
+  MutexLock lock(mutex_);
+  const uint64_t other = newestSlot_ == kSuperblockSlotA ? kSuperblockSlotB : kSuperblockSlotA;
+  return writeSlot(other, superblock);
+}
+
+Status SuperblockStore::storeBoth(Superblock& superblock) {
+  MutexLock lock(mutex_);
+  TRY(writeSlot(kSuperblockSlotB, superblock));
+  return writeSlot(kSuperblockSlotA, superblock);
+}
+
+Status SuperblockStore::wipe() {
+  MutexLock lock(mutex_);
+  const AlignedBuffer zeros(kSuperblockRegion);
+  TRY(device_.write(DeviceOffset(0), zeros.span(), IoClass::Superblock));
+  return device_.flush(IoClass::Superblock);
+}
+
+}  // namespace ourfs

@@ -1,0 +1,28 @@
+// Volume-wide settings in the index (keys 'C').
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "common/codec.h"
+#include "common/units.h"
+
+namespace ourfs {
+
+inline constexpr InodeNo kRootInode{1};
+// No inode number at or above it has ever been given out.
+inline constexpr std::string_view kNextInodeSetting = "next_inode";
+
+inline std::string encodeNumber(uint64_t number) {
+  std::string value;
+  Encoder(value).u64(number);
+  return value;
+}
+inline std::optional<uint64_t> decodeNumber(std::string_view value) {
+  Decoder d(value);
+  const uint64_t number = d.u64();
+  return d.ok() && d.atEnd() ? std::optional(number) : std::nullopt;
+}
+
+}  // namespace ourfs
