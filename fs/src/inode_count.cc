@@ -1,0 +1,80 @@
+#include "inode_count.h"
+
+#include "common/codec.h"
+
+namespace ourfs {
+
+namespace {
+
+constexpr std::string_view kInodesSetting = "inodes";
+constexpr size_t kKeysPerStep = 2048;
+
+}  // namespace
+
+Status InodeCount::load(Volume& volume) {
+  TRY_ASSIGN(auto stored, volume.index().get(settingKey(kInodesSetting)));
+  if (!stored || !volume.summary().wasClean) return Status::ok();
+  Decoder d(*stored);
+  const uint64_t generation = d.u64();
+  const uint64_t count = d.u64();
+  // Every mount that writes takes the next generation.
+  const uint64_t expected = volume.superblock().generation - (volume.readOnly() ? 0 : 1);
+  if (!d.ok() || !d.atEnd() || generation != expected) return Status::ok();
+  MutexLock lock(mutex_);
+  count_ = count;
+  known_ = true;
+  return Status::ok();
+}
+
+bool InodeCount::known() {
+  MutexLock lock(mutex_);
+  return known_;
+}
+
+Status InodeCount::recount(Index& index, const std::function<bool()>& goOn) {
+  while (goOn()) {
+    // A change in the index that is told to us only later than its key was seen is off by one: this is an
+    // estimate for statfs until the next clean unmount.
+    MutexLock lock(mutex_);
+    size_t seen = 0;
+    TRY(index.scan(inodeKey(cursor_), prefixEnd("I"), [&](std::string_view key, std::string_view) {
+      auto parsed = parseKey(key);
+      if (!parsed) return false;
+      cursor_ = InodeNo(parsed->ino.v + 1);
+      ++count_;
+      return ++seen < kKeysPerStep;
+    }));
+    if (seen < kKeysPerStep) {
+      known_ = true;
+      return Status::ok();
+    }
+  }
+  return Status::ok();
+}
+
+void InodeCount::store(const Volume& volume, Transaction& transaction) {
+  MutexLock lock(mutex_);
+  if (!known_) return;
+  std::string value;
+  Encoder e(value);
+  e.u64(volume.superblock().generation);
+  e.u64(count_);
+  transaction.put(settingKey(kInodesSetting), value);
+}
+
+void InodeCount::created(InodeNo ino) {
+  MutexLock lock(mutex_);
+  if (known_ || ino < cursor_) ++count_;
+}
+
+void InodeCount::removed(InodeNo ino) {
+  MutexLock lock(mutex_);
+  if ((known_ || ino < cursor_) && count_ > 0) --count_;
+}
+
+uint64_t InodeCount::value() {
+  MutexLock lock(mutex_);
+  return count_;
+}
+
+}  // namespace ourfs
