@@ -221,14 +221,17 @@ std::optional<uint64_t> PageCache::nextCached(uint64_t from, uint64_t to) const 
   return state_->next(presentTags, from, to);
 }
 
-bool PageCache::anyDirtyOrWriteback(FileOffset from, FileOffset to) const {
-  const uint64_t first = from.v / folioSize(), end = (to.v + folioSize() - 1) / folioSize();
+std::optional<uint64_t> PageCache::nextBusy(uint64_t from, uint64_t to) const {
   MutexLock lock(state_->mutex);
-  return state_->next(busyTags, first, end).has_value();
+  return state_->next(busyTags, from, to);
+}
+
+bool PageCache::anyDirtyOrWriteback(FileOffset from, FileOffset to) const {
+  return nextBusy(from.v / folioSize(), roundUp(to.v, folioSize()) / folioSize()).has_value();
 }
 
 void PageCache::waitWriteback(FileOffset from, FileOffset to) const {
-  const uint64_t end = (to.v + folioSize() - 1) / folioSize();
+  const uint64_t end = roundUp(to.v, folioSize()) / folioSize();
   MutexLock lock(state_->mutex);
   for (uint64_t index = from.v / folioSize(); index < end; ++index) {
     const auto found = state_->next(writebackTags, index, end);

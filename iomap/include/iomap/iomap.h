@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "common/result.h"
@@ -57,8 +58,9 @@ enum class IomapIntent : uint8_t {
 class IomapOps {
  public:
   virtual ~IomapOps() = default;
-  // A map that covers at least the byte at `pos`; may cover more or less than `length`. Samples map and
-  // cookie in one section of the extent map's mutex. Takes no folio lock.
+  // A map that covers at least the byte at `pos`; may cover more or less than `length`; whole blocks.
+  // Samples map and cookie in one section of the extent map's mutex. Takes no folio lock. A map with
+  // kIomapNew covers nothing but what this very call reserved.
   virtual Result<Iomap> begin(Mapping& mapping, FileOffset pos, ByteCount length, IomapIntent intent) = 0;
   // Always called, once per begin, also when nothing was done. `done`: bytes from `pos` that were used.
   virtual Status end(Mapping& mapping, const Iomap& map, FileOffset pos, ByteCount done,
@@ -88,9 +90,11 @@ class IomapIter {
   bool valid() const;
   void markStale();                 // the next next() begins again at pos()
   void advance(ByteCount done);
+  void setSizeChanged() { map_.flags |= kIomapSizeChanged; }  // end() is told
   bool lockFirst() const { return lockFirst_; }
   // Samples the map again while the caller holds the folio lock (begin takes no folio lock): then it
-  // cannot be stale for this folio.
+  // cannot be stale for this folio: whatever changes a block that is not uptodate in the folio needs the
+  // folio lock, the inode lock or the invalidate lock.
   Status resampleLocked();
 
   // The parts at or behind pos() of what this operation itself reserved and did not use.
@@ -99,8 +103,12 @@ class IomapIter {
  private:
   Status endMap();
   Result<Iomap> beginAt();
+  Status begin();
+  Status check(const Iomap& map) const;
+  void trackNew(Iomap& map);
   Mapping& mapping_;
   IomapOps& ops_;
+  const FileOffset start_;
   FileOffset pos_;
   ByteCount remaining_;
   const IomapIntent intent_;

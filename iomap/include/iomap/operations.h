@@ -43,9 +43,12 @@ Result<ByteCount> readFile(Mapping& mapping, IoContext& io, FileOffset pos, std:
 // Mapped through `convert` after the data is there), drops again. REQUIRES: pos and length are multiples
 // of the block size and `from` is aligned to the logical sector (else the caller uses bufferedWrite and
 // flushes). Caller holds: inode exclusively.
+// An error after the first byte shows as a short count. mapping.size grows last, after the second drop.
 struct DirectHooks {
-  std::function<Status(Mapping&, FileOffset, FileOffset)> writeback;  // flush the range and wait
-  std::function<Status(Mapping&, FileOffset, ByteCount)> convert;     // Unwritten -> Mapped, and size
+  // Flushes the range and waits. Called with the invalidate lock held.
+  std::function<Status(Mapping&, FileOffset, FileOffset)> writeback;
+  // Unwritten -> Mapped, and storedSize; once per map, before its end().
+  std::function<Status(Mapping&, FileOffset, ByteCount)> convert;
 };
 Result<ByteCount> directWrite(Mapping& mapping, IoContext& io, const DirectHooks& hooks, FileOffset pos,
                               std::span<const std::byte> from);
@@ -55,8 +58,8 @@ Result<ByteCount> directWrite(Mapping& mapping, IoContext& io, const DirectHooks
 // Caller holds: inode exclusively and invalidate exclusively.
 Status zeroRange(Mapping& mapping, IoContext& io, FileOffset pos, ByteCount length);
 
-// Drops folios (dirty ones too) wholly inside [from, to) and waits for their writeback; the edges of
-// folios that are partly inside stay. Caller holds: invalidate exclusively.
+// Drops what is cached of the blocks wholly inside [from, to), dirty or not, and waits for writeback of
+// their folios. Blocks that are partly inside stay. Caller holds: invalidate exclusively.
 void dropFolios(Mapping& mapping, FileOffset from, FileOffset to);
 
 // The cache's part of a size change to `size`, smaller or larger: zeroes the tail of the block at the old
@@ -70,8 +73,9 @@ Status truncateCache(Mapping& mapping, IoContext& io, FileOffset size);
 Result<FileOffset> seekData(Mapping& mapping, IoContext& io, FileOffset from);
 Result<FileOffset> seekHole(Mapping& mapping, IoContext& io, FileOffset from);
 
-// Gives back what a failed or short write reserved in [from, to): dirty folios keep theirs, clean and
-// absent ranges are punched, beyond i_size everything is. Takes the invalidate lock exclusively.
+// Gives back what a failed or short write reserved in [from, to): dirty blocks keep theirs, clean and
+// absent ones are punched, beyond i_size everything is. Takes the invalidate lock exclusively, and each
+// folio's lock: a writer that holds neither the inode lock nor that one sees its map go stale.
 void punchUnusedReservation(Mapping& mapping, IomapOps& ops, FileOffset from, FileOffset to);
 
 }  // namespace ourfs

@@ -73,7 +73,10 @@ class CAPABILITY("folio") Folio {
   bool dirty(uint32_t block) const { return dirty_ >> block & 1; }
   bool anyDirty() const { return dirty_ != 0; }
   bool allUptodate() const { return uptodate_ == (blocks_ == 64 ? ~uint64_t{0} : (uint64_t{1} << blocks_) - 1); }
+  bool anyUptodate() const { return uptodate_ != 0; }
   void setUptodate(uint32_t block) { uptodate_ |= uint64_t{1} << block; }
+  // REQUIRES also: the block is clean and not in writeback. The next user fills it again.
+  void clearUptodate(uint32_t block) { uptodate_ &= ~(uint64_t{1} << block); }
 
   // Touched since the last call? For reclaim's second chance. REQUIRES the folio lock.
   bool testAndClearReferenced() { return std::exchange(referenced_, false); }
@@ -143,6 +146,8 @@ class PageCache {
   std::optional<uint64_t> nextDirty(uint64_t from, uint64_t to) const;
   // The first cached folio with an index in [from, to), not locked.
   std::optional<uint64_t> nextCached(uint64_t from, uint64_t to) const;
+  // The first folio with an index in [from, to) that is dirty or in writeback, not locked.
+  std::optional<uint64_t> nextBusy(uint64_t from, uint64_t to) const;
   bool anyDirtyOrWriteback(FileOffset from, FileOffset to) const;
   // Waits for every folio of the range that is in writeback now, each once, in order.
   void waitWriteback(FileOffset from, FileOffset to) const;
