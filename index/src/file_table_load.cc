@@ -113,8 +113,9 @@ Result<std::unique_ptr<FileTable>> FileTable::load(BlockDevice& device,
   TRY(findLostDelta(b, current));
   if (current.state->takenOverBy() != 0) return bad("the slot that took over is damaged");
 
-  std::unique_ptr<FileTable> table(
-      new FileTable(device, geometry, current.tableId, std::move(*current.state), readOnly));
+  TableState& state = *current.state;
+  const uint64_t id = current.tableId;
+  std::unique_ptr<FileTable> table(new FileTable(device, geometry, id, std::move(state), readOnly));
   MutexLock l(table->mu_);
   table->chain_ = current.chain;
   // Numbers that a crashed mount gave to files it never recorded are not given again, so that the

@@ -241,6 +241,18 @@ std::string TableState::encode() const {
   return w.take();
 }
 
+uint64_t TableState::encodedBound() const {
+  // A run is two varints: a distance on the volume, with its sign, and a length.
+  uint64_t volumeBits = 1;
+  while (geometry_.volumeSize.v / geometry_.blockSize >> volumeBits != 0) ++volumeBits;
+  const uint64_t varint = volumeBits / 7 + 1, run = 2 * varint, perFile = kMaxFileName + 32;
+  uint64_t bytes = 2 * varint + pool_.size() * run;
+  for (const auto& [id, file] : files_) {
+    bytes += perFile + file.bytes.size() + file.segments.size() * 6 + file.runs.size() * run;
+  }
+  return bytes;
+}
+
 Result<TableState> TableState::decode(const IndexGeometry& geometry, uint64_t nextId,
                                       std::string_view body) {
   TableState state(geometry);

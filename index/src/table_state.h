@@ -41,6 +41,7 @@ class TableState {
 
   Status replay(std::string_view ops);  // EUCLEAN; REQUIRES validate() afterwards
   std::string encode() const;           // the body of a snapshot
+  uint64_t encodedBound() const;        // no body is larger; cheap
   static Result<TableState> decode(const IndexGeometry& geometry, uint64_t nextId,
                                    std::string_view body);
   // Everything that one operation alone cannot see: overlaps, sizes that do not fit their blocks.

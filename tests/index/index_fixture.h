@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
+#include <set>
+
 #include "block/memory_device.h"
 #include "common/sync_point.h"
 #include "index/index.h"
