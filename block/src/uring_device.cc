@@ -100,6 +100,10 @@ class Uring final : public UringDevice {
 
 thread_local const Uring* reapingFor = nullptr;
 
+// Rings that have been torn down. The kernel may map a new one where an old one was, and orders the
+// two; as with Op::handedOver, this says so in terms of the language.
+std::atomic<uint64_t> ringsGone{0};
+
 [[noreturn]] void ringIsBroken(const char* what, int errnum) {
   // A request that is stuck in the ring could still go out after its memory has been reused.
   spdlog::critical("io_uring: {}: {}", what, std::strerror(errnum));
@@ -119,6 +123,7 @@ bool passing(int errnum) { return errnum == EINTR || errnum == EAGAIN || errnum 
 
 Status Uring::start() {
   const int rc = io_uring_queue_init(depth_, &ring_, 0);
+  (void)ringsGone.load(std::memory_order_acquire);
   if (rc < 0) return Status::error(-rc).withContext(name() + ": io_uring is not available");
   MutexLock lock(slotMutex_);
   for (uint32_t i = 0; i < depth_; ++i) {
@@ -143,6 +148,7 @@ Uring::~Uring() {
     enter();
   }
   reaper_.join();
+  ringsGone.fetch_add(1, std::memory_order_release);
   io_uring_queue_exit(&ring_);
 }
 
@@ -268,7 +274,6 @@ void Uring::submitDiscard(IoRequest request) {
 }
 
 void Uring::issue(Op& op, bool again) {
-  op.handedOver.store(true, std::memory_order_release);
   MutexLock lock(ringMutex_);
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
   if (sqe == nullptr) ringIsBroken("no free entry", EOVERFLOW);
@@ -277,6 +282,7 @@ void Uring::issue(Op& op, bool again) {
   // What the kernel did not finish without blocking goes to a worker that may block, not round and
   // round between this thread and the kernel.
   if (again) sqe->flags |= IOSQE_ASYNC;
+  op.handedOver.store(true, std::memory_order_release);
   enter();
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <thread>
 
@@ -34,7 +35,10 @@ class BlockDeviceConformance : public testing::TestWithParam<BackendKind> {
   AlignedBuffer pattern(uint64_t sectors, uint64_t seed) {
     AlignedBuffer b = memory(sectors);
     std::mt19937_64 random(seed);
-    for (std::byte& x : b.span()) x = static_cast<std::byte>(random());
+    for (size_t i = 0; i < b.size(); i += sizeof(uint64_t)) {
+      const uint64_t word = random();
+      std::memcpy(b.data() + i, &word, sizeof(word));
+    }
     return b;
   }
   AlignedBuffer readBack(DeviceOffset from, uint64_t sectors) {
