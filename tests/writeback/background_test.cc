@@ -87,7 +87,7 @@ TEST_F(BackgroundTest, TwoWritersOfTenTimesTheLimitStayWithinIt) {
   one.join();
   two.join();
   EXPECT_LE(busiest, 2 * MiB + 4 * kStep);
-  EXPECT_LE(largest, 4 * MiB + 4 * kStep);
+  EXPECT_LE(largest, 4 * MiB + 512 * KiB + 4 * kStep);
   EXPECT_GT(volume->counters.throttled, 0u);
   EXPECT_GT(volume->counters.foliosReclaimed, 0u);
   ASSERT_TRUE(writeback->flushAll().isOk());
@@ -140,27 +140,27 @@ TEST_F(BackgroundTest, ReclaimTakesOnlyWhatIsCleanAndNotInWriteback) {
 
 TEST_F(BackgroundTest, ReclaimGivesFoliosInUseASecondChance) {
   VolumeOptions o;
-  o.cacheLimit = ByteCount(8 * 4096);
+  o.cacheLimit = ByteCount(64 * 4096);  // so large that no flusher reclaims
   start(o);
   write(0, pattern(7, 8 * 4096));
   ASSERT_TRUE(flush().isOk());
-  writeback->reclaim(ByteCount(4096));  // clears all marks, then takes one
+  writeback->reclaim(ByteCount(57 * 4096));  // clears all marks, then takes one
   EXPECT_EQ(file->pages.folios(), 7u);
   for (uint64_t i = 1; i < 8; ++i)
     if (i != 5) file->pages.lock(i);
-  writeback->reclaim(ByteCount(2 * 4096));
+  writeback->reclaim(ByteCount(58 * 4096));
   EXPECT_EQ(file->pages.folios(), 6u);
   EXPECT_FALSE(file->pages.lock(5));
 }
 
 TEST_F(BackgroundTest, ReclaimSkipsFoliosThatAreLocked) {
   VolumeOptions o;
-  o.cacheLimit = ByteCount(4096);
+  o.cacheLimit = ByteCount(MiB);
   start(o);
   write(0, pattern(8, 4096));
   ASSERT_TRUE(flush().isOk());
   LockedFolio held = file->pages.lock(0);
-  writeback->reclaim(ByteCount(4096));
+  writeback->reclaim(ByteCount(MiB));
   EXPECT_EQ(file->pages.folios(), 1u);
 }
 

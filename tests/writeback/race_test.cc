@@ -21,11 +21,7 @@ class StaleWriterTest : public WritebackFixture {
     VolumeOptions o;
     o.cacheLimit = ByteCount(64 * KiB);
     start(o);
-    const Extent whole{FileOffset(0), ByteCount(MiB), DeviceOffset(4 * MiB), ExtentState::Unwritten,
-                       true};
-    MutexLock lock(file->extents.mutex());
-    file->extents.set(whole);
-    file->size = file->storedSize = MiB;
+    volume->preallocate(*file, MiB);
   }
   void smallWrite() {
     IoContext io = volume->io();
@@ -37,7 +33,8 @@ class StaleWriterTest : public WritebackFixture {
     std::thread writer([this] {
       IoContext io = volume->io();
       const auto done = bufferedWrite(*file, io, FileOffset(0), bytesOf(large_));
-      EXPECT_TRUE(done.isOk() && done->v == large_.size());
+      EXPECT_TRUE(done.isOk() && done->v == large_.size())
+          << done.status().message() << (done.isOk() ? done->v : 0);
     });
     EXPECT_TRUE(SyncPoints::instance().awaitParked("write.before_folio_lock"));
     return writer;
@@ -155,7 +152,8 @@ class StressTest : public WritebackFixture, public ::testing::WithParamInterface
     } else {
       IoContext io = volume->io();
       const auto done = bufferedWrite(*f.mapping, io, FileOffset(pos), bytesOf(data));
-      ASSERT_TRUE(done.isOk() && done->v == length);
+      ASSERT_TRUE(done.isOk() && done->v == length)
+          << done.status().message() << (done.isOk() ? done->v : 0) << " of " << length;
     }
     writeback->dirtied(f.mapping);
     if (f.model.size() < pos + length) f.model.resize(pos + length);

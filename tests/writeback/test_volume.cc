@@ -343,13 +343,24 @@ void TestVolume::truncate(Mapping& mapping, uint64_t size) {
       LockedFolio folio = mapping.pages.lock(index);
       if (folio && mapping.pages.waitWriteback(folio)) mapping.pages.discard(std::move(folio));
     }
-    if (mapping.storedSize > size) mapping.storedSize = size;
     MutexLock lock(mapping.extents.mutex());
+    mapping.storedSize = size;
     setHole(mapping, FileOffset(roundUp(size, options.blockSize)), kFileEnd);
   } else {
     mapping.size = size;
-    mapping.storedSize = std::max(mapping.storedSize.load(), size);
+    MutexLock lock(mapping.extents.mutex());
+    mapping.storedSize = size;
   }
+}
+
+void TestVolume::preallocate(Mapping& mapping, uint64_t length) {
+  uint64_t got = 0;
+  const uint64_t blocks = length / options.blockSize;
+  const DeviceOffset address = allocate(blocks, got);
+  ASSERT_EQ(got, blocks);
+  MutexLock lock(mapping.extents.mutex());
+  mapping.extents.set({FileOffset(0), bytes(got), address, ExtentState::Unwritten, true});
+  mapping.size = mapping.storedSize = length;
 }
 
 void TestVolume::punch(Mapping& mapping, uint64_t from, uint64_t to) {

@@ -67,6 +67,7 @@ class TestVolume : public IomapOps, public WritebackOps {
   // A writer that locks first and maps second: never stale. Tells no writeback.
   Status store(Mapping& mapping, uint64_t pos, const std::string& data);
   void truncate(Mapping& mapping, uint64_t size);
+  void preallocate(Mapping& mapping, uint64_t length);  // of an empty file: one Unwritten extent
   void punch(Mapping& mapping, uint64_t from, uint64_t to);  // whole blocks
   std::string onDisk(Mapping& mapping);                      // up to i_size, past the cache
   std::string content(Mapping& mapping);                     // through the cache

@@ -1,5 +1,7 @@
 #include "file_list.h"
 
+#include <iterator>
+
 namespace ourfs {
 
 namespace {
@@ -50,15 +52,22 @@ void FileList::add(const std::shared_ptr<Mapping>& mapping) {
   if (file->place == DirtyFile::Place::None) wait(file);
 }
 
+void FileList::activateFirst() {
+  const std::shared_ptr<DirtyFile> file = waiting_.front();
+  leaveList(*file);
+  put(active_, DirtyFile::Place::Active, file);
+}
+
 std::shared_ptr<DirtyFile> FileList::take(Clock::time_point expired, bool pressure) {
   MutexLock lock(mutex_);
   const auto old = [&](const DirtyFile& file) {
     return file.mapping->dirtiedAt.load(std::memory_order_relaxed) <= nanoseconds(expired);
   };
-  while (!waiting_.empty() && (old(*waiting_.front()) || (pressure && active_.empty()))) {
-    const std::shared_ptr<DirtyFile> file = waiting_.front();
-    leaveList(*file);
-    put(active_, DirtyFile::Place::Active, file);
+  while (!waiting_.empty() && old(*waiting_.front())) activateFirst();
+  if (pressure && !waiting_.empty() && (active_.empty() || waitingsTurn_)) {
+    activateFirst();
+    active_.splice(active_.begin(), active_, std::prev(active_.end()));
+    waitingsTurn_ = false;
   }
   if (active_.empty()) return nullptr;
   std::shared_ptr<DirtyFile> file = active_.front();
@@ -75,6 +84,7 @@ void FileList::giveBack(const std::shared_ptr<DirtyFile>& file, bool more) {
     if (more) {
       leaveList(*file);
       put(active_, DirtyFile::Place::Active, file);
+      waitingsTurn_ = true;
     } else {
       settle(file);
     }

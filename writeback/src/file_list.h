@@ -49,6 +49,7 @@ class FileList {
       REQUIRES(mutex_);
   void leaveList(DirtyFile& file) REQUIRES(mutex_);
   void wait(const std::shared_ptr<DirtyFile>& file) REQUIRES(mutex_);
+  void activateFirst() REQUIRES(mutex_);
   void settle(const std::shared_ptr<DirtyFile>& file) REQUIRES(mutex_);
   void release(DirtyFile& file) REQUIRES(mutex_);
 
@@ -59,6 +60,7 @@ class FileList {
   Files waiting_ GUARDED_BY(mutex_);  // by mapping.dirtiedAt
   Files active_ GUARDED_BY(mutex_);
   size_t running_ GUARDED_BY(mutex_) = 0;
+  bool waitingsTurn_ GUARDED_BY(mutex_) = false;  // a slice ended before its file did
 };
 
 }  // namespace ourfs

@@ -159,6 +159,7 @@ void IoendQueue::giveBack(WriteIo& io, const Folio& folio) {
   const bool keepDirty = mutantEnabled("writeback.failed_keeps_dirty");
   const ByteCount block(folio.blockSize());
   LockedFolio locked = mapping.pages.lock(folio.index());
+  if (!locked) return;  // only without its rule: a folio in writeback stays
   const FileOffset from = std::max(io.ioend.offset, folio.offset());
   const FileOffset to = std::min(endOf(io.ioend), folio.offset() + ByteCount(folio.size()));
   for (FileOffset pos = from; pos < to; pos += block) {
@@ -169,8 +170,10 @@ void IoendQueue::giveBack(WriteIo& io, const Folio& folio) {
     part.length = block;
     part.address = io.ioend.address + (pos - io.ioend.offset);
     ops_.abort(part);
-    if (keepDirty)
-      mapping.pages.markDirty(locked, number * folio.blockSize(), (number + 1) * folio.blockSize());
+    locked->clearUptodate(number);
+    if (!keepDirty) continue;
+    locked->setUptodate(number);
+    mapping.pages.markDirty(locked, number * folio.blockSize(), (number + 1) * folio.blockSize());
   }
 }
 

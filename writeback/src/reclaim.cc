@@ -16,7 +16,12 @@ void Reclaim::run(ByteCount want) {
 
 void Reclaim::tryRun(ByteCount want) {
   const uint64_t busy = pool_.dirty.load() + pool_.writeback.load();
-  if (enough(want) || pool_.used().v <= busy || busy_.exchange(true)) return;
+  if (enough(want) || pool_.used().v <= busy) return;
+  if (busy_.exchange(true)) {
+    // The other one is too slow for those who write: help it.
+    if (pool_.used().v > pool_.limit().v / 16 * 17) run(ByteCount(0));
+    return;
+  }
   run(want);
   busy_.store(false);
 }

@@ -15,7 +15,7 @@ class Reclaim {
 
   // Until the pool is below its limit by `want`, or two rounds have found nothing more.
   void run(ByteCount want);
-  // The same, unless another thread is at it or nothing seems to be clean.
+  // The same, unless another thread is at it and keeps up, or nothing seems to be clean.
   void tryRun(ByteCount want);
 
  private:
