@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdio>
+#include <string_view>
 
 namespace ourfs {
 
@@ -27,8 +28,10 @@ class RocksLog : public rocksdb::Logger {
   static void write(spdlog::level::level_enum level, const char* format, va_list arguments) {
     std::array<char, 512> line;
     if (std::vsnprintf(line.data(), line.size(), format, arguments) < 0) return;
+    std::string_view first(line.data());
+    first = first.substr(0, first.find('\n'));  // what follows is a dump
     try {
-      spdlog::log(level, "index: {}", line.data());
+      spdlog::log(level, "index: {}", first);
     } catch (const std::exception&) {
       // RocksDB must not see it, and there is nobody else to tell.
     }

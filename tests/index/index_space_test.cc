@@ -1,0 +1,223 @@
+// The index and its room: pools that are small, full or in pieces, and many deleted keys.
+#include <chrono>
+#include <ctime>
+
+#include "index_fixture.h"
+
+namespace ourfs {
+namespace {
+
+using namespace test;
+
+class IndexSpaceTest : public IndexTest {
+ protected:
+  // Applies one batch for each `step` of the numbers below `count`.
+  static void forBatches(uint64_t count, uint64_t step, const std::function<void(uint64_t)>& each) {
+    for (uint64_t n = 0; n < count; n += step) each(n);
+  }
+  void fill(Index& index, uint64_t count) {
+    forBatches(count, 10, [&](uint64_t n) {
+      IndexBatch batch;
+      for (uint64_t i = n; i < n + 10; ++i) batch.put(numberKey(i), random_.bytes(24));
+      expectOk(commit(index, batch, ++position_));
+    });
+  }
+  void eraseAll(Index& index, uint64_t count) {
+    forBatches(count, 10, [&](uint64_t n) {
+      IndexBatch batch;
+      for (uint64_t i = n; i < n + 10; ++i) batch.erase(numberKey(i));
+      expectOk(commit(index, batch, ++position_));
+    });
+  }
+  static uint64_t countKeys(Index& index, const std::string& from, const std::string& end) {
+    uint64_t n = 0;
+    expectOk(index.scan(from, end, [&](std::string_view, std::string_view) { return ++n > 0; }));
+    return n;
+  }
+  Random random_;
+  uint64_t position_ = 0;
+};
+
+TEST_F(IndexSpaceTest, ASmallVolumeFilledAndEmptiedStaysInsideItsPool) {
+  SCOPED_TRACE(random_.trace());
+  constexpr uint64_t kCount = 200'000;
+  Volume volume(geometryOf(32 * MiB));
+  volume.device->setFill(std::byte{0xa5});
+  ASSERT_OK(volume.format());
+  auto index = volume.open();
+  ASSERT_OK(index->startBackground());
+  for (int round = 0; round < 2; ++round) {
+    fill(*index, kCount);
+    EXPECT_EQ(countKeys(*index, "I", "J"), kCount);
+    eraseAll(*index, kCount);
+    EXPECT_EQ(countKeys(*index, "I", "J"), 0u);
+  }
+  ASSERT_OK(index->flush());
+  uint64_t owned = 0;
+  for (const BlockRun& run : index->ownedBlocks()) owned += run.count.v;
+  std::printf("  pool of %llu KiB after 2 rounds, %llu taken\n",
+              static_cast<unsigned long long>(owned * 4),
+              static_cast<unsigned long long>(volume.taken * 4));
+  EXPECT_LT(owned * 4096, 26 * MiB);
+  EXPECT_EQ(owned, volume.pool[0].count.v + volume.taken);
+  ASSERT_OK(index->close());
+  // Everything it was never given is untouched.
+  std::vector<std::byte> block(4096);
+  for (uint64_t b = volume.nextFree; b < 8192; ++b) {
+    ASSERT_OK(volume.device->read(DeviceOffset(b * 4096), block));
+    ASSERT_TRUE(std::ranges::all_of(block, [](std::byte x) { return x == std::byte{0xa5}; })) << b;
+  }
+}
+
+TEST_F(IndexSpaceTest, AFullVolumeRefusesAndDeletingMakesRoomAgain) {
+  SCOPED_TRACE(random_.trace());
+  Volume volume(geometryOf(32 * MiB));
+  volume.keepBlocks = 4096;
+  ASSERT_OK(volume.format());
+  IndexOptions o = volume.options();
+  std::atomic<int> failures = 0;
+  o.onFailure = [&](const Status&) { ++failures; };
+  auto index = Volume::openOn(*volume.device, std::move(o));
+  ASSERT_OK(index->startBackground());
+  Status status;
+  uint64_t count = 0;
+  while (status && count < 2'000'000) {
+    IndexBatch batch;
+    for (int i = 0; i < 10; ++i) batch.put(numberKey(count++), random_.bytes(40));
+    status = commit(*index, batch, ++position_);
+  }
+  EXPECT_EQ(status.errnum(), ENOSPC);
+  EXPECT_EQ(failures, 0);
+  // Deleting goes on in the reserve, as long as a flush of it fits.
+  for (uint64_t n = 0; n < count; n += 10) {
+    IndexBatch batch;
+    for (uint64_t i = n; i < n + 10; ++i) batch.erase(numberKey(i));
+    ASSERT_OK(index->awaitMemtableRoom());
+    ASSERT_OK(index->apply(batch, {Lsn(++position_), 1}));
+  }
+  ASSERT_OK(index->flush());
+  EXPECT_EQ(failures, 0);
+  EXPECT_EQ(countKeys(*index, "I", "J"), 0u);
+  ASSERT_OK(index->growPool());
+  fill(*index, 20'000);
+  EXPECT_EQ(countKeys(*index, "I", "J"), 20'000u);
+  ASSERT_OK(index->close());
+}
+
+TEST_F(IndexSpaceTest, APoolOfSingleBlocksWorks) {
+  SCOPED_TRACE(random_.trace());
+  Volume volume(geometryOf(64 * MiB, 4096, 512 * KiB));
+  const uint64_t first = volume.pool[0].start.v, blocks = volume.pool[0].count.v;
+  volume.pool.clear();
+  for (uint64_t i = 0; i < blocks; ++i)
+    volume.pool.push_back({BlockNo(first + 2 * i), BlockCount(1)});
+  volume.nextFree = first + 2 * blocks;
+  ASSERT_OK(volume.format());
+  IndexOptions o = volume.options();
+  o.takeSpace = [&](ByteCount wanted) -> Result<std::vector<BlockRun>> {
+    std::vector<BlockRun> runs;
+    for (uint64_t n = 0; n < wanted.v / 4096 + 1; ++n, volume.nextFree += 2) {
+      runs.push_back({BlockNo(volume.nextFree), BlockCount(1)});
+    }
+    return runs;
+  };
+  auto index = Volume::openOn(*volume.device, o);
+  ASSERT_NE(index, nullptr);
+  ASSERT_OK(index->startBackground());
+  fill(*index, 60'000);
+  eraseAll(*index, 30'000);
+  EXPECT_EQ(countKeys(*index, "I", "J"), 30'000u);
+  ASSERT_OK(index->close());
+  index = Volume::openOn(*volume.device, o);
+  ASSERT_NE(index, nullptr);
+  EXPECT_EQ(countKeys(*index, "I", "J"), 30'000u);
+  ASSERT_OK(index->verify([](const std::string& problem) { ADD_FAILURE() << problem; }));
+}
+
+TEST_F(IndexSpaceTest, NothingIsTakenBeforeBackgroundWorkMayBegin) {
+  Volume volume(geometryOf(32 * MiB));
+  ASSERT_OK(volume.format());
+  auto index = volume.open();
+  for (uint64_t n = 1; n < 4000; ++n) {
+    IndexBatch batch;
+    for (int i = 0; i < 4; ++i) batch.put(numberKey(random_.below(500)), random_.bytes(50));
+    ASSERT_OK(index->awaitMemtableRoom());
+    ASSERT_OK(index->apply(batch, {Lsn(n), 1}));
+  }
+  ASSERT_OK(index->flush());
+  EXPECT_EQ(volume.taken, 0u);
+  EXPECT_EQ(index->counters().compactions, 0u);
+  EXPECT_EQ(index->ownedBlocks(), volume.pool);
+}
+
+TEST_F(IndexSpaceTest, AMillionDeletedNeighboursDoNotSlowADirectory) {
+  constexpr uint64_t kDeleted = 1'000'000, kBatch = 1000;
+  const InodeNo parent(5), gone(6), other(7);
+  Volume volume(geometryOf(1 * GiB));
+  ASSERT_OK(volume.format());
+  auto index = volume.open();
+  ASSERT_OK(index->startBackground());
+  const auto eachBatch = [&](const std::function<void(IndexBatch&, uint64_t)>& add) {
+    for (uint64_t n = 0; n < kDeleted; n += kBatch) {
+      IndexBatch batch;
+      for (uint64_t i = n; i < n + kBatch; ++i) add(batch, i);
+      ASSERT_OK(commit(*index, batch, ++position_));
+    }
+  };
+  IndexBatch few;
+  for (uint64_t i = 0; i < 10; ++i) few.put(direntKey(parent, 256 * (i + 1)), "entry");
+  for (uint64_t i = 0; i < 10; ++i) few.put(direntKey(other, 256 * (i + 1)), "entry");
+  ASSERT_OK(commit(*index, few, ++position_));
+  eachBatch([&](IndexBatch& b, uint64_t i) { b.put(direntKey(gone, 256 * (i + 1)), "entry"); });
+  eachBatch([&](IndexBatch& b, uint64_t i) { b.erase(direntKey(gone, 256 * (i + 1))); });
+  const auto scanMs = [&](InodeNo dir, uint64_t expected) {
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_EQ(countKeys(*index, direntPrefix(dir), prefixEnd(direntPrefix(dir))), expected);
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
+        .count();
+  };
+  double slowest = 0;
+  for (const InodeNo dir : {parent, other}) {
+    double best = 1e9;
+    for (int i = 0; i < 5; ++i) best = std::min(best, scanMs(dir, 10));
+    slowest = std::max(slowest, best);
+  }
+  std::printf("  directories next to it: %.3f ms; the emptied one itself: %.1f ms\n", slowest,
+              scanMs(gone, 0));
+  EXPECT_LT(slowest, 20.0);  // 1,000,000 tombstones would take over 500
+}
+
+TEST_F(IndexSpaceTest, CostOfApplyAndGet) {
+  Volume volume(geometryOf(1 * GiB));
+  ASSERT_OK(volume.format());
+  auto index = volume.open();
+  ASSERT_OK(index->startBackground());
+  // Of this thread's processor time: the machine may be busy.
+  const auto now = [] {
+    timespec t{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) / 1e3;
+  };
+  const auto micros = [&](uint64_t times, const std::function<void(uint64_t)>& body) {
+    const double begin = now();
+    for (uint64_t i = 0; i < times; ++i) body(i);
+    return (now() - begin) / static_cast<double>(times);
+  };
+  constexpr uint64_t kTimes = 40'000;
+  const double apply = micros(kTimes, [&](uint64_t i) {
+    IndexBatch batch;
+    for (uint64_t k = 0; k < 4; ++k) batch.put(numberKey(i * 4 + k), std::string(70, 'v'));
+    expectOk(index->apply(batch, {Lsn(++position_), 1}));
+  });
+  const double get = micros(kTimes, [&](uint64_t i) {
+    EXPECT_EQ(valueOf(*index, numberKey(i * 7919 % kTimes)).size(), 70u);
+  });
+  const double absent = micros(
+      kTimes, [&](uint64_t i) { EXPECT_EQ(valueOf(*index, orphanKey(InodeNo(i + 1))), "(none)"); });
+  std::printf("  apply of 4 keys %.1f us, get %.1f us, get of nothing %.1f us\n", apply, get,
+              absent);
+  EXPECT_EQ(index->counters().batches, kTimes);
+}
+
+}  // namespace
+}  // namespace ourfs
