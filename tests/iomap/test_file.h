@@ -147,12 +147,16 @@ class TestFile {
   }
   void flush(uint64_t from = 0, uint64_t to = kFileEnd.v) {
     const uint64_t size = pool.folioSize();
+    endAll(from, to);  // a folio in writeback may be dirty again
     for (uint64_t i = from / size;; ++i) {
       const auto next = mapping.pages.nextDirty(i, roundUp(to, size) / size);
       if (!next) break;
       i = *next;
       (void)submit(i);
     }
+    endAll(from, to);
+  }
+  void endAll(uint64_t from, uint64_t to) {
     while (ioend()) {
     }
     mapping.pages.waitWriteback(FileOffset(from), FileOffset(to));
