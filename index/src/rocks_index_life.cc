@@ -129,15 +129,15 @@ void RocksIndex::onCompactionCompleted(rocksdb::DB& db) {
   refreshLevels(db);
 }
 
-// A compaction out of level 0 reads all of it and, as a rule, all of the level below.
+// A compaction out of level 0 reads all of it and, as a rule, all of the level it goes to.
 void RocksIndex::refreshLevels(rocksdb::DB& db) {
   rocksdb::ColumnFamilyMetaData meta;
   db.GetColumnFamilyMetaData(&meta);
-  uint64_t need = 0;
+  uint64_t base = 0, need = 0;
+  (void)db.GetIntProperty("rocksdb.base-level", &base);
   for (const rocksdb::LevelMetaData& level : meta.levels) {
     if (level.level == 0) backlog_.setLevel0(static_cast<int>(level.files.size()));
-    need += level.size;
-    if (level.level > 0 && level.size > 0) break;
+    if (level.level == 0 || static_cast<uint64_t>(level.level) == base) need += level.size;
   }
   compactionNeed_.store(need, std::memory_order_relaxed);
   allowCompaction();
