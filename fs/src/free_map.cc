@@ -21,6 +21,9 @@ BlockCount metadataReserve(const Superblock& s) {
   return BlockCount(std::min(std::max(s.volumeSize.v / 128, MiB), most) / s.blockSize);
 }
 
+// fsck mends what it finds. Without replay the index may name blocks that have since become the pool's.
+bool tolerant(const OpenOptions& options) { return options.forCheck || options.noRecovery; }
+
 // As much of `run` as is there and free; for fsck, which counts what anybody claims as used.
 void markWhatIsFree(SpaceAllocator& space, BlockRun run, const Superblock& s) {
   const uint64_t start = std::max(run.start.v, s.dataStart.v / s.blockSize);
@@ -83,7 +86,7 @@ Status Volume::buildFreeMap(const OpenOptions& options) {
 Status Volume::markIndexBlocks(const OpenOptions& options) {
   for (const BlockRun& run : index_->ownedBlocks()) {
     if (space_->markUsed(run)) continue;
-    if (!options.forCheck) {
+    if (!tolerant(options)) {
       return Status::corrupt(fmt::format("index: its blocks {}+{} lie outside or are used twice: "
                                          "run fsck.ourfs",
                                          run.start.v, run.count.v));
@@ -102,16 +105,16 @@ Status Volume::scanExtents(const OpenOptions& options) {
     const BlockRun run{BlockNo(extent.block), BlockCount(extent.blocks)};
     ++summary_.extents;
     if (space_->markUsed(run)) return Status::ok();
-    if (options.forCheck) markWhatIsFree(*space_, run, superblock_);
+    if (tolerant(options)) markWhatIsFree(*space_, run, superblock_);
     return Status::corrupt(fmt::format("inode {}: the extent at offset {} has blocks {}+{}, which lie "
                                        "outside or are used twice: run fsck.ourfs",
                                        parsed.ino.v, offset.v, run.start.v, run.count.v));
   };
   TRY(index_->scan("E", prefixEnd("E"), [&](auto key, auto value) {
     problem = take(key, value);
-    return problem.isOk() || options.forCheck;
+    return problem.isOk() || tolerant(options);
   }));
-  return options.forCheck ? Status::ok() : problem;
+  return tolerant(options) ? Status::ok() : problem;
 }
 
 // True if there is one for this unmount, and all of it is right. False is no error: the extents are scanned.

@@ -31,8 +31,9 @@ struct SpaceAllocator::State {
     // Groups count from block 0 of the volume; the first ones may lie before `first`, and are full.
     groups.reserve((end + kGroupBlocks - 1) / kGroupBlocks);
     for (uint64_t at = 0; at < end; at += kGroupBlocks) {
-      groups.emplace_back(static_cast<uint32_t>(std::min<uint64_t>(kGroupBlocks, end - at)));
-      if (at < first) groups.back().take({0, static_cast<uint32_t>(std::min(first - at, end - at))});
+      const auto size = static_cast<uint32_t>(std::min<uint64_t>(kGroupBlocks, end - at));
+      groups.emplace_back(size);
+      if (at < first) groups.back().take({0, static_cast<uint32_t>(std::min<uint64_t>(first - at, size))});
       update(groups.size() - 1);
     }
     free = end - first;

@@ -16,12 +16,13 @@ Result<TransactionLog::Room> TransactionLog::reserve(ByteCount payload, Privileg
 }
 
 Status TransactionLog::reserveIndex(Privilege privilege) {
-  if (index_.poolSufficient()) return Status::ok();
-  const Status grown = index_.growPool();
-  // What frees space must not fail for want of it. It adds a few keys at most, and the pool's reserve is
-  // there for the compaction that makes them vanish.
-  if (grown.errnum() == ENOSPC && privilege == Privilege::Freeing) return Status::ok();
-  return grown;
+  if (!index_.poolSufficient()) {
+    const Status grown = index_.growPool();
+    // What frees space must not fail for want of it: it adds a few keys at most, and part of the pool's
+    // reserve is there for the compaction that makes them vanish.
+    if (!grown.isOk() && (grown.errnum() != ENOSPC || privilege == Privilege::Normal)) return grown;
+  }
+  return index_.awaitMemtableRoom();
 }
 
 Result<Lsn> TransactionLog::commit(Transaction transaction, Room room) {

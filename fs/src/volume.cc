@@ -20,9 +20,9 @@ Volume::Volume(BlockDevice& device)
     : device_(device), checkpointer_(std::make_unique<Checkpointer>(*this)) {}
 
 Volume::~Volume() {
-  dropped_.store(true, std::memory_order_release);
   checkpointer_->stop();
-  // The index's threads call back into what is below; the journal's thread into space.
+  // Nothing new is begun. A flush of the index that is under way may end, with the journal's help: a crash a
+  // little later. Its threads call back into what is destroyed below them, the journal's into space.
   log_.reset();
   index_.reset();
   journal_.reset();
@@ -62,7 +62,6 @@ Status Volume::closeClean() {
 void Volume::markChecked() { superblock_.lastChecked = wallClock(); }
 
 bool Volume::recordFailure(const Status& why) {
-  if (dropped_.load(std::memory_order_acquire)) return false;
   {
     MutexLock lock(mutex_);
     if (!failure_.isOk()) return false;
@@ -99,13 +98,13 @@ void Volume::advanceTail(Lsn persisted) {
   if (Journal* journal = running_.load(std::memory_order_acquire)) journal->advanceTail(persisted);
 }
 
-// The log comes first: what the index is about to persist is durable in the journal.
+// The log comes first: what the index is about to persist is durable in the journal. A record that is being
+// applied is behind the head when its append lets go of the log lock, which head() waits for.
 Status Volume::beforePersist() {
-  if (dropped_.load(std::memory_order_acquire)) return Status::error(EIO, "the volume was dropped");
   Journal* journal = running_.load(std::memory_order_acquire);
   // During the mount: replay may have read what only the device's cache holds.
   if (journal == nullptr) return device_.flush(IoClass::Journal);
-  return journal->flush(index_->applied().end);
+  return journal->flush(journal->head().end);
 }
 
 Result<std::vector<BlockRun>> Volume::takeSpace(ByteCount wanted) {

@@ -97,16 +97,9 @@ Status Volume::replayAll(const OpenOptions& options) {
   summary_.replay.end = tail;
   if (options.noRecovery) return Status::ok();
 
-  // The journal may be larger than all memtables: they are emptied before they are full.
-  const uint64_t memtable = indexGeometry(superblock_).writeBuffer().v;
-  uint64_t sinceFlush = 0;
   const auto apply = [&](const LogPosition& position, std::span<const std::byte> payload) -> Status {
     TRY_ASSIGN(const IndexBatch batch, IndexBatch::decode(asChars(payload)));
-    sinceFlush += payload.size();
-    if (!looksOnly_ && sinceFlush > memtable) {
-      TRY(index_->flush());
-      sinceFlush = 0;
-    }
+    TRY(index_->awaitMemtableRoom());  // the journal may be larger than all memtables
     return index_->apply(batch, AppliedPosition{position.end, position.crc});
   };
   const JournalGeometry geometry = journalGeometry(superblock_);

@@ -109,7 +109,6 @@ class Volume {
   bool looksOnly_ = false;  // opened read-only: nothing is ever written
   bool closed_ = false;
   uint64_t foundGeneration_ = 0;  // of the superblock at mount: that of a snapshot that can be trusted
-  std::atomic<bool> dropped_{false};        // being destroyed: nothing is written any more
   std::atomic<Journal*> running_{nullptr};  // the journal once it has been started
 
   mutable Mutex mutex_;
