@@ -88,12 +88,33 @@ TEST_F(BackgroundTest, TwoWritersOfTenTimesTheLimitStayWithinIt) {
   two.join();
   EXPECT_LE(busiest, 2 * MiB + 4 * kStep);
   EXPECT_LE(largest, 4 * MiB + 512 * KiB + 4 * kStep);
-  EXPECT_GT(volume->counters.throttled, 0u);
   EXPECT_GT(volume->counters.foliosReclaimed, 0u);
   ASSERT_TRUE(writeback->flushAll().isOk());
   EXPECT_EQ(volume->onDisk(*file).substr(0, kStep), pattern(1000 + kSteps, kStep));
   EXPECT_EQ(volume->onDisk(*other).substr(20 * MiB - kStep), pattern(2000 + 2 * kSteps - 1, kStep));
   expectSound();
+}
+
+TEST_F(BackgroundTest, AWriterAtTheLimitWaitsUntilAWriteHasEnded) {
+  WritebackOptions w = quiet();
+  w.backgroundDirty = w.dirtyLimit = ByteCount(64 * KiB);
+  start({}, w);
+  const int rule = volume->holdWrites();
+  write(0, pattern(1, 128 * KiB));
+  volume->waitForHeld(1);  // the flusher started by itself
+  std::atomic<bool> through{false};
+  SyncPoints::instance().park("throttle.wait");
+  std::thread writer([&] {
+    writeback->throttle(ByteCount(4096));
+    through = true;
+  });
+  ASSERT_TRUE(SyncPoints::instance().awaitParked("throttle.wait"));
+  SyncPoints::instance().release("throttle.wait");
+  EXPECT_FALSE(through);
+  volume->fault->removeRule(rule);
+  writer.join();
+  EXPECT_EQ(volume->counters.throttled, 1u);
+  EXPECT_EQ(volume->onDisk(*file), pattern(1, 128 * KiB));
 }
 
 TEST_F(BackgroundTest, AWriterGoesOnWhenAsMuchWasWrittenAsItBrings) {

@@ -7,6 +7,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "common/mutex.h"
 #include "common/result.h"
@@ -66,8 +67,9 @@ struct DirtyFile {
   // Owned by FileList, guarded by its mutex.
   enum class Place : uint8_t { None, Waiting, Active, Running };
   Place place = Place::None;
-  std::list<std::shared_ptr<DirtyFile>>::iterator at;     // in Waiting or Active
-  std::list<std::shared_ptr<DirtyFile>>::iterator known;  // in the round of reclaim
+  using Position = std::list<std::shared_ptr<DirtyFile>>::iterator;
+  Position at;                      // in Waiting or Active
+  std::optional<Position> inRound;  // of reclaim
   int users = 0;
   bool forgotten = false;
 };

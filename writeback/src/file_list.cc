@@ -14,9 +14,18 @@ std::shared_ptr<DirtyFile>& FileList::entry(const std::shared_ptr<Mapping>& mapp
   std::shared_ptr<DirtyFile>& file = files_[mapping.get()];
   if (!file) {
     file = std::make_shared<DirtyFile>(mapping);
-    file->known = round_.insert(round_.end(), file);
+    joinRound(file);
   }
   return file;
+}
+
+void FileList::joinRound(const std::shared_ptr<DirtyFile>& file) {
+  if (!file->inRound) file->inRound = round_.insert(round_.end(), file);
+}
+
+void FileList::leaveRound(DirtyFile& file) {
+  if (file.inRound) round_.erase(*file.inRound);
+  file.inRound.reset();
 }
 
 void FileList::put(Files& list, DirtyFile::Place place, const std::shared_ptr<DirtyFile>& file) {
@@ -49,6 +58,7 @@ void FileList::add(const std::shared_ptr<Mapping>& mapping) {
   if (mapping->queued.exchange(true)) return;
   MutexLock lock(mutex_);
   const std::shared_ptr<DirtyFile>& file = entry(mapping);
+  joinRound(file);
   if (file->place == DirtyFile::Place::None) wait(file);
 }
 
@@ -114,10 +124,17 @@ std::vector<std::shared_ptr<DirtyFile>> FileList::useBusy() {
 
 std::shared_ptr<DirtyFile> FileList::useNextForReclaim() {
   MutexLock lock(mutex_);
-  if (round_.empty()) return nullptr;
-  round_.splice(round_.end(), round_, round_.begin());
-  ++round_.back()->users;
-  return round_.back();
+  while (!round_.empty()) {
+    std::shared_ptr<DirtyFile> file = round_.front();
+    if (file->place == DirtyFile::Place::None && file->mapping->pages.folios() == 0) {
+      leaveRound(*file);  // until it is dirty again
+      continue;
+    }
+    round_.splice(round_.end(), round_, round_.begin());
+    ++file->users;
+    return file;
+  }
+  return nullptr;
 }
 
 void FileList::release(DirtyFile& file) {
@@ -139,7 +156,7 @@ void FileList::forget(const std::shared_ptr<Mapping>& mapping) {
   if (found == files_.end()) return;
   const std::shared_ptr<DirtyFile> file = found->second;
   files_.erase(found);
-  round_.erase(file->known);
+  leaveRound(*file);
   leaveList(*file);
   file->forgotten = true;
   while (file->users != 0) unused_.wait(mutex_);
@@ -150,9 +167,9 @@ void FileList::forget(const std::shared_ptr<Mapping>& mapping) {
   file->mapping.reset();
 }
 
-size_t FileList::known() const {
+size_t FileList::inRound() const {
   MutexLock lock(mutex_);
-  return files_.size();
+  return round_.size();
 }
 
 size_t FileList::dirty() const {

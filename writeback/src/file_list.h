@@ -4,7 +4,7 @@
 // get one slice after the other, in turn, until each was written once. mapping.queued says that the
 // file is in one of the two lists, or in the hands of a flusher.
 //
-// Threads: any. The mutex is a leaf: nothing is locked under it.
+// Threads: any. Nothing is locked under the mutex but, for a moment, that of a page cache.
 #pragma once
 
 #include <chrono>
@@ -39,7 +39,7 @@ class FileList {
 
   void forget(const std::shared_ptr<Mapping>& mapping);
 
-  size_t known() const;
+  size_t inRound() const;  // files that reclaim goes over
   size_t dirty() const;
 
  private:
@@ -49,6 +49,8 @@ class FileList {
       REQUIRES(mutex_);
   void leaveList(DirtyFile& file) REQUIRES(mutex_);
   void wait(const std::shared_ptr<DirtyFile>& file) REQUIRES(mutex_);
+  void joinRound(const std::shared_ptr<DirtyFile>& file) REQUIRES(mutex_);
+  void leaveRound(DirtyFile& file) REQUIRES(mutex_);
   void activateFirst() REQUIRES(mutex_);
   void settle(const std::shared_ptr<DirtyFile>& file) REQUIRES(mutex_);
   void release(DirtyFile& file) REQUIRES(mutex_);
@@ -56,7 +58,7 @@ class FileList {
   mutable Mutex mutex_;
   CondVar unused_;
   std::unordered_map<const Mapping*, std::shared_ptr<DirtyFile>> files_ GUARDED_BY(mutex_);
-  Files round_ GUARDED_BY(mutex_);    // all known files; reclaim's next one is in front
+  Files round_ GUARDED_BY(mutex_);    // files with folios; reclaim's next one is in front
   Files waiting_ GUARDED_BY(mutex_);  // by mapping.dirtiedAt
   Files active_ GUARDED_BY(mutex_);
   size_t running_ GUARDED_BY(mutex_) = 0;

@@ -6,7 +6,7 @@ namespace ourfs {
 
 void Reclaim::run(ByteCount want) {
   size_t idle = 0;  // files in a row that gave nothing
-  while (!enough(want) && idle < 2 * files_.known()) {
+  while (!enough(want) && idle < 2 * files_.inRound()) {
     const std::shared_ptr<DirtyFile> file = files_.useNextForReclaim();
     if (!file) return;
     idle = scan(*file, want) ? 0 : idle + 1;

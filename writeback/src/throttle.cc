@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/sync_point.h"
+
 namespace ourfs {
 
 namespace {
@@ -31,6 +33,7 @@ bool Throttle::wait(ByteCount about, const std::function<void()>& help) {
   const uint64_t enough = completed_ + waitingBytes_;
   while (over(about) && completed_ < enough) {
     lock.unlock();
+    SYNC_POINT("throttle.wait");
     help();
     lock.lock();
     if (over(about) && completed_ < enough) progress_.waitFor(mutex_, kLook);
