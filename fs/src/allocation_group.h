@@ -1,8 +1,9 @@
-// AllocationGroup: the free blocks of one stretch of the volume, and LargestTree: where long runs are.
+// AllocationGroup: the free blocks of one stretch of the volume, and LargestTree: where long runs
+// are.
 //
 // A group that is wholly free has no bitmap: a new volume of any size costs a few bytes per group.
-// `longest` is an upper bound on the longest free run: frees raise it exactly, a search that finds nothing
-// lowers it to the truth, so every free block is looked at in vain at most once per change.
+// `longest` is an upper bound on the longest free run: frees raise it exactly, a search that finds
+// nothing lowers it to the truth, so every free block is looked at in vain at most once per change.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +34,8 @@ class AllocationGroup {
 
   // The free run that begins at or behind `from`, cut to `most`; count 0 if there is none.
   Run nextFree(uint32_t from, uint32_t most) const;
-  // The first run of `want` free blocks at or behind `from`; count 0 if there is none. A search from 0
-  // that fails sets longest() to the truth.
+  // The first run of `want` free blocks at or behind `from`; count 0 if there is none. A search
+  // from 0 that fails sets longest() to the truth.
   Run find(uint32_t from, uint32_t want);
 
  private:

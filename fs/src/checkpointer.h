@@ -1,6 +1,8 @@
-// Checkpointer: the thread that makes the index persist what it has, when the journal asks for room.
+// Checkpointer: the thread that makes the index persist what it has, when the journal asks for
+// room.
 //
-// Nothing that it waits for waits for it: it takes no inode, folio or extent lock and makes no reservation.
+// Nothing that it waits for waits for it: it takes no inode, folio or extent lock and makes no
+// reservation.
 #pragma once
 
 #include <thread>

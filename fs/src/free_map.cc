@@ -1,4 +1,5 @@
-// The free map of a volume: what the index owns, and what the extents use, from the snapshot or a scan.
+// The free map of a volume: what the index owns, and what the extents use, from the snapshot or a
+// scan.
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/spdlog.h>
 
@@ -21,7 +22,8 @@ BlockCount metadataReserve(const Superblock& s) {
   return BlockCount(std::min(std::max(s.volumeSize.v / 128, MiB), most) / s.blockSize);
 }
 
-// fsck mends what it finds. Without replay the index may name blocks that have since become the pool's.
+// fsck mends what it finds. Without replay the index may name blocks that have since become the
+// pool's.
 bool tolerant(const OpenOptions& options) { return options.forCheck || options.noRecovery; }
 
 // As much of `run` as is there and free; for fsck, which counts what anybody claims as used.
@@ -64,9 +66,9 @@ std::vector<BlockRun> inOrder(std::vector<BlockRun> runs) {
 }  // namespace
 
 std::unique_ptr<SpaceAllocator> Volume::emptyFreeMap() const {
-  return std::make_unique<SpaceAllocator>(
-      BlockNo(superblock_.dataStart.v / superblock_.blockSize), BlockNo(superblock_.blocks().v),
-      metadataReserve(superblock_));
+  return std::make_unique<SpaceAllocator>(BlockNo(superblock_.dataStart.v / superblock_.blockSize),
+                                          BlockNo(superblock_.blocks().v),
+                                          metadataReserve(superblock_));
 }
 
 Status Volume::buildFreeMap(const OpenOptions& options) {
@@ -87,9 +89,10 @@ Status Volume::markIndexBlocks(const OpenOptions& options) {
   for (const BlockRun& run : index_->ownedBlocks()) {
     if (space_->markUsed(run)) continue;
     if (!tolerant(options)) {
-      return Status::corrupt(fmt::format("index: its blocks {}+{} lie outside or are used twice: "
-                                         "run fsck.ourfs",
-                                         run.start.v, run.count.v));
+      return Status::corrupt(
+          fmt::format("index: its blocks {}+{} lie outside or are used twice: "
+                      "run fsck.ourfs",
+                      run.start.v, run.count.v));
     }
     markWhatIsFree(*space_, run, superblock_);
   }
@@ -106,9 +109,10 @@ Status Volume::scanExtents(const OpenOptions& options) {
     ++summary_.extents;
     if (space_->markUsed(run)) return Status::ok();
     if (tolerant(options)) markWhatIsFree(*space_, run, superblock_);
-    return Status::corrupt(fmt::format("inode {}: the extent at offset {} has blocks {}+{}, which lie "
-                                       "outside or are used twice: run fsck.ourfs",
-                                       parsed.ino.v, offset.v, run.start.v, run.count.v));
+    return Status::corrupt(
+        fmt::format("inode {}: the extent at offset {} has blocks {}+{}, which lie "
+                    "outside or are used twice: run fsck.ourfs",
+                    parsed.ino.v, offset.v, run.start.v, run.count.v));
   };
   TRY(index_->scan("E", prefixEnd("E"), [&](auto key, auto value) {
     problem = take(key, value);
@@ -117,7 +121,8 @@ Status Volume::scanExtents(const OpenOptions& options) {
   return tolerant(options) ? Status::ok() : problem;
 }
 
-// True if there is one for this unmount, and all of it is right. False is no error: the extents are scanned.
+// True if there is one for this unmount, and all of it is right. False is no error: the extents are
+// scanned.
 bool Volume::loadSnapshot() {
   const auto stored = index_->get(kFreeHeaderKey);
   if (!stored.isOk() || !*stored) return false;
@@ -149,7 +154,8 @@ bool Volume::loadSnapshot() {
 }
 
 Status Volume::writeSnapshot() {
-  if (space_->counts().busy.v != 0) return Status::error(EBUSY, "space: blocks are busy at unmount");
+  if (space_->counts().busy.v != 0)
+    return Status::error(EBUSY, "space: blocks are busy at unmount");
   SnapshotBuilder builder;
   const auto add = [&](BlockRun used) { builder.add(used); };
   Complement used(superblock_.dataStart.v / superblock_.blockSize, inOrder(index_->ownedBlocks()));
@@ -176,7 +182,9 @@ Status Volume::writeSnapshot() {
     TRY(log_->commit(std::exchange(step, Transaction()), std::move(room)));
     return Status::ok();
   };
-  const auto full = [&] { return step.batch().encodedSize() + 2 * kMaxGroupValue > kSnapshotRoom.v; };
+  const auto full = [&] {
+    return step.batch().encodedSize() + 2 * kMaxGroupValue > kSnapshotRoom.v;
+  };
   for (std::string& key : gone) {
     step.erase(std::move(key));
     if (full()) TRY(commitStep());

@@ -22,7 +22,10 @@ class RingScan {
  public:
   RingScan(BlockDevice& device, const JournalGeometry& geometry, const LogPosition& persisted,
            uint64_t maxGeneration)
-      : device_(device), geometry_(geometry), persisted_(persisted), maxGeneration_(maxGeneration) {}
+      : device_(device),
+        geometry_(geometry),
+        persisted_(persisted),
+        maxGeneration_(maxGeneration) {}
 
   Result<bool> reaches() {
     TRY(collect());

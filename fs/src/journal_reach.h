@@ -7,9 +7,9 @@
 
 namespace ourfs {
 
-// The log comes first: a record ends at every position that an index has ever persisted, or the ring holds
-// younger ones. EUCLEAN if neither is there. For a replay that found nothing behind `persisted`; one that did
-// has proved it by the chain. Reads the whole ring.
+// The log comes first: a record ends at every position that an index has ever persisted, or the
+// ring holds younger ones. EUCLEAN if neither is there. For a replay that found nothing behind
+// `persisted`; one that did has proved it by the chain. Reads the whole ring.
 Status checkJournalReaches(BlockDevice& device, const JournalGeometry& geometry,
                            const LogPosition& persisted, uint64_t maxGeneration);
 

@@ -1,5 +1,5 @@
-// ReadOnlyJournal: the log of a volume that was opened to look at. Nothing can be reserved or appended,
-// and everything is as durable as it will ever be.
+// ReadOnlyJournal: the log of a volume that was opened to look at. Nothing can be reserved or
+// appended, and everything is as durable as it will ever be.
 #pragma once
 
 #include "journal/journal.h"

@@ -10,8 +10,8 @@
 namespace ourfs {
 
 namespace {
-// Requests up to this many blocks have a cursor of their own, so that they do not cut up the stretches
-// that large ones come from.
+// Requests up to this many blocks have a cursor of their own, so that they do not cut up the
+// stretches that large ones come from.
 constexpr uint64_t kSmallRequest = 16;
 // A run at the hint that is shorter than wanted is still taken if it is at least this long.
 constexpr uint32_t kWorthwhile = 64;
@@ -33,7 +33,8 @@ struct SpaceAllocator::State {
     for (uint64_t at = 0; at < end; at += kGroupBlocks) {
       const auto size = static_cast<uint32_t>(std::min<uint64_t>(kGroupBlocks, end - at));
       groups.emplace_back(size);
-      if (at < first) groups.back().take({0, static_cast<uint32_t>(std::min<uint64_t>(first - at, size))});
+      if (at < first)
+        groups.back().take({0, static_cast<uint32_t>(std::min<uint64_t>(first - at, size))});
       update(groups.size() - 1);
     }
     free = end - first;
@@ -110,7 +111,8 @@ uint64_t SpaceAllocator::State::limitFor(uint64_t want, bool fromPromise, SpaceU
   return std::min(want, free > kept ? free - kept : 0);
 }
 
-AllocationGroup::Run SpaceAllocator::State::searchGroup(size_t group, uint32_t from, uint32_t want) {
+AllocationGroup::Run SpaceAllocator::State::searchGroup(size_t group, uint32_t from,
+                                                        uint32_t want) {
   const AllocationGroup::Run run = groups[group].find(from, want);
   if (run.count == 0) update(group);  // a search in vain may have lowered the bound
   return run;
@@ -126,7 +128,8 @@ BlockRun SpaceAllocator::State::search(uint32_t want, uint64_t start) {
       const auto run = searchGroup(origin, static_cast<uint32_t>(start % kGroupBlocks), want);
       if (run.count != 0) return runOf(origin, run);
     }
-    for (const auto& [low, high] : {std::pair(origin + 1, groups.size()), std::pair(size_t{0}, origin + 1)}) {
+    for (const auto& [low, high] :
+         {std::pair(origin + 1, groups.size()), std::pair(size_t{0}, origin + 1)}) {
       for (size_t g = low; (g = tree.next(g, high, want)) < high; ++g) {
         const auto run = searchGroup(g, 0, want);
         if (run.count != 0) return runOf(g, run);
@@ -206,7 +209,8 @@ Status SpaceAllocator::reserve(BlockCount count) {
 void SpaceAllocator::unreserve(BlockCount count) {
   MutexLock lock(state_->mutex);
   if (count.v > state_->reserved) {
-    spdlog::critical("space: {} blocks were given back, {} are promised", count.v, state_->reserved);
+    spdlog::critical("space: {} blocks were given back, {} are promised", count.v,
+                     state_->reserved);
   }
   state_->reserved -= std::min(count.v, state_->reserved);
 }
@@ -215,7 +219,8 @@ void SpaceAllocator::setWhenFull(std::function<void()> whenFull) {
   state_->whenFull = std::move(whenFull);
 }
 
-Result<BlockRun> SpaceAllocator::allocate(BlockCount want, BlockNo hint, bool reserved, SpaceUse use) {
+Result<BlockRun> SpaceAllocator::allocate(BlockCount want, BlockNo hint, bool reserved,
+                                          SpaceUse use) {
   State& s = *state_;
   if (want.v == 0) return Status::error(EINVAL);
   for (bool first = true;; first = false) {

@@ -148,9 +148,9 @@ Result<Superblock> decodeSuperblock(std::string_view bytes, ByteCount deviceSize
   TRY(checkLabel(f));
   if ((f.flags & ~kSuperblockClean) != 0 || f.zero != 0) return damaged("unknown flags");
   if (f.volumeSize > deviceSize.v) {
-    return Status::corrupt(fmt::format(
-        "volume is {} bytes but the device has only {}: truncated image?", f.volumeSize,
-        deviceSize.v));
+    return Status::corrupt(
+        fmt::format("volume is {} bytes but the device has only {}: truncated image?", f.volumeSize,
+                    deviceSize.v));
   }
   Superblock s;
   s.version = f.version;

@@ -1,7 +1,8 @@
-// The bytes of one superblock slot. Little-endian. docs/format.d-superblock.md says the same in prose.
+// The bytes of one superblock slot. Little-endian. docs/format.d-superblock.md says the same in
+// prose.
 //
-// Nothing that a user chooses (label, uuid) lies where another filesystem keeps its magic, and the rest
-// of a slot is zero, so that libblkid takes a volume for nothing else.
+// Nothing that a user chooses (label, uuid) lies where another filesystem keeps its magic, and the
+// rest of a slot is zero, so that libblkid takes a volume for nothing else.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,7 @@
 
 namespace ourfs {
 
-inline constexpr char kSuperblockMagic[16] = {'o', 'u', 'r', 'f', 's', ' ', 'v', 'o',
+inline constexpr char kSuperblockMagic[16] = {'o', 'u', 'r', 'f', 's',  ' ',  'v',  'o',
                                               'l', 'u', 'm', 'e', '\n', 0x1a, '\r', 0};
 inline constexpr uint32_t kSuperblockClean = 1u << 0;  // flags; the others are zero
 inline constexpr size_t kLabelField = 64;              // bytes, NUL-padded; the last is always NUL

@@ -36,8 +36,8 @@ Result<Superblock> SuperblockStore::load() {
     if (!hasMagic(a) && !hasMagic(b)) return Status::error(EINVAL, "not an ourfs volume");
     return Status::corrupt("superblock: both copies are damaged: restore the volume from a backup");
   }
-  // The newest slot that was written whole decides, even if it says something that this program does
-  // not understand: the other one is older than what is on the volume.
+  // The newest slot that was written whole decides, even if it says something that this program
+  // does not understand: the other one is older than what is on the volume.
   const bool useB = wholeB && (!wholeA || superblockSequence(b) > superblockSequence(a));
   newestSlot_ = useB ? kSuperblockSlotB : kSuperblockSlotA;
   if (!wholeA || !wholeB) {

@@ -18,8 +18,8 @@ Result<TransactionLog::Room> TransactionLog::reserve(ByteCount payload, Privileg
 Status TransactionLog::reserveIndex(Privilege privilege) {
   if (!index_.poolSufficient()) {
     const Status grown = index_.growPool();
-    // What frees space must not fail for want of it: it adds a few keys at most, and part of the pool's
-    // reserve is there for the compaction that makes them vanish.
+    // What frees space must not fail for want of it: it adds a few keys at most, and part of the
+    // pool's reserve is there for the compaction that makes them vanish.
     if (!grown.isOk() && (grown.errnum() != ENOSPC || privilege == Privilege::Normal)) return grown;
   }
   return index_.awaitMemtableRoom();
@@ -39,7 +39,8 @@ Result<Lsn> TransactionLog::commit(Transaction transaction, Room room) {
   const std::string bytes = batch.encode();
   const auto apply = [&](const LogPosition& position) -> Status {
     TRY(index_.apply(batch, AppliedPosition{position.end, position.crc}));
-    // Under the log lock, so that no flush can have made the record durable before its blocks are here.
+    // Under the log lock, so that no flush can have made the record durable before its blocks are
+    // here.
     for (const BlockRun& run : transaction.freed_) space_.freeAt(run, position.end);
     return Status::ok();
   };
@@ -49,7 +50,9 @@ Result<Lsn> TransactionLog::commit(Transaction transaction, Room room) {
   return position->end;
 }
 
-Status TransactionLog::flush(Lsn upTo, FlushScope scope) { return checked(journal_.flush(upTo, scope)); }
+Status TransactionLog::flush(Lsn upTo, FlushScope scope) {
+  return checked(journal_.flush(upTo, scope));
+}
 
 Status TransactionLog::checked(Status status) {
   if (!status.isOk() && onFailure_) {

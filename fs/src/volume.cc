@@ -12,7 +12,8 @@
 namespace ourfs {
 
 namespace {
-// So many inode numbers are given out before the index hears of it again; a mount skips what is left.
+// So many inode numbers are given out before the index hears of it again; a mount skips what is
+// left.
 constexpr uint64_t kInodeBatch = 65536;
 }  // namespace
 
@@ -21,8 +22,9 @@ Volume::Volume(BlockDevice& device)
 
 Volume::~Volume() {
   checkpointer_->stop();
-  // Nothing new is begun. A flush of the index that is under way may end, with the journal's help: a crash a
-  // little later. Its threads call back into what is destroyed below them, the journal's into space.
+  // Nothing new is begun. A flush of the index that is under way may end, with the journal's help:
+  // a crash a little later. Its threads call back into what is destroyed below them, the journal's
+  // into space.
   log_.reset();
   index_.reset();
   journal_.reset();
@@ -68,7 +70,8 @@ bool Volume::recordFailure(const Status& why) {
     failure_ = why;
   }
   readOnly_.store(true, std::memory_order_release);
-  spdlog::critical("{}: nothing more is written; unmount, and mount again to recover", why.message());
+  spdlog::critical("{}: nothing more is written; unmount, and mount again to recover",
+                   why.message());
   return true;
 }
 
@@ -84,7 +87,7 @@ Status Volume::failure() const {
 Status Volume::checkpoint() {
   if (looksOnly_) return Status::ok();
   if (mutantEnabled("journal.advance_tail_early")) journal_->advanceTail(index_->applied().end);
-  TRY(log_->flush(journal_->head().end));
+  // What it persists, beforePersist has made durable in the journal first.
   if (const Status flushed = index_->flush(); !flushed.isOk()) {
     failStop(flushed);
     return flushed;
@@ -98,8 +101,9 @@ void Volume::advanceTail(Lsn persisted) {
   if (Journal* journal = running_.load(std::memory_order_acquire)) journal->advanceTail(persisted);
 }
 
-// The log comes first: what the index is about to persist is durable in the journal. A record that is being
-// applied is behind the head when its append lets go of the log lock, which head() waits for.
+// The log comes first: what the index is about to persist is durable in the journal. A record that
+// is being applied is behind the head when its append lets go of the log lock, which head() waits
+// for.
 Status Volume::beforePersist() {
   Journal* journal = running_.load(std::memory_order_acquire);
   // During the mount: replay may have read what only the device's cache holds.
@@ -127,8 +131,8 @@ InodeNo Volume::newInodeNumber(Transaction& transaction) {
   if (nextInode_ == inodeWatermark_) inodeWatermark_ += kInodeBatch;
   const uint64_t number = nextInode_++;
   if (number < committedWatermark_) return InodeNo(number);
-  // Until a transaction with the new watermark is in the log, each that uses a number carries it: whichever
-  // survives a crash, the watermark survives with it.
+  // Until a transaction with the new watermark is in the log, each that uses a number carries it:
+  // whichever survives a crash, the watermark survives with it.
   if (const auto value = index_->get(settingKey(kNextInodeSetting)); value.isOk() && *value) {
     committedWatermark_ = std::max(committedWatermark_, decodeNumber(**value).value_or(0));
   }

@@ -23,7 +23,9 @@ InodeRecord rootDirectory(const Timestamp& now) {
 Status fillIndex(BlockDevice& device, const Superblock& superblock) {
   IndexOptions options;
   options.geometry = indexGeometry(superblock);
-  options.takeSpace = [](ByteCount) -> Result<std::vector<BlockRun>> { return Status::error(ENOSPC); };
+  options.takeSpace = [](ByteCount) -> Result<std::vector<BlockRun>> {
+    return Status::error(ENOSPC);
+  };
   options.beforePersist = [] { return Status::ok(); };
   options.onFailure = [](const Status&) {};
   options.onPersisted = [](AppliedPosition) {};
@@ -40,10 +42,11 @@ Status fillIndex(BlockDevice& device, const Superblock& superblock) {
 
 Status formatVolume(BlockDevice& device, const FormatOptions& options, Superblock* made) {
   if (device.readOnly()) return Status::error(EROFS, device.name() + " is read-only");
-  TRY_ASSIGN(Superblock superblock, planVolume(device.size(), device.logicalSector(),
-                                               device.physicalSector(), options));
+  TRY_ASSIGN(Superblock superblock,
+             planVolume(device.size(), device.logicalSector(), device.physicalSector(), options));
   SuperblockStore store(device);
-  TRY(store.wipe());  // durable before anything else is touched: a crash from here on leaves no volume
+  TRY(store.wipe());  // durable before anything else is touched: a crash from here on leaves no
+                      // volume
   TRY(eraseJournal(device, journalGeometry(superblock)));
   TRY(Index::format(device, indexGeometry(superblock), {initialPool(superblock)}));
   TRY(fillIndex(device, superblock));

@@ -62,12 +62,14 @@ Status Volume::checkAccess(const OpenOptions& options) {
   }
   const uint32_t sector = device_.logicalSector();
   if (superblock_.blockSize < sector || !isAligned(superblock_.journalSector, sector)) {
-    return Status::error(EINVAL, fmt::format("the device has sectors of {} bytes, the volume was made "
-                                             "for smaller ones: copy it to another device",
-                                             sector));
+    return Status::error(EINVAL,
+                         fmt::format("the device has sectors of {} bytes, the volume was made "
+                                     "for smaller ones: copy it to another device",
+                                     sector));
   }
   looksOnly_ = options.readOnly;
-  if (const uint64_t unknown = superblock_.roCompat & ~kKnownRoCompat; unknown != 0 && !looksOnly_) {
+  if (const uint64_t unknown = superblock_.roCompat & ~kKnownRoCompat;
+      unknown != 0 && !looksOnly_) {
     spdlog::warn("unknown ro-compat feature bits {:#x}: the mount is read-only", unknown);
     looksOnly_ = true;
   }
@@ -97,13 +99,15 @@ Status Volume::replayAll(const OpenOptions& options) {
   summary_.replay.end = tail;
   if (options.noRecovery) return Status::ok();
 
-  const auto apply = [&](const LogPosition& position, std::span<const std::byte> payload) -> Status {
+  const auto apply = [&](const LogPosition& position,
+                         std::span<const std::byte> payload) -> Status {
     TRY_ASSIGN(const IndexBatch batch, IndexBatch::decode(asChars(payload)));
     TRY(index_->awaitMemtableRoom());  // the journal may be larger than all memtables
     return index_->apply(batch, AppliedPosition{position.end, position.crc});
   };
   const JournalGeometry geometry = journalGeometry(superblock_);
-  TRY_ASSIGN(summary_.replay, replayJournal(device_, geometry, tail, superblock_.generation, apply));
+  TRY_ASSIGN(summary_.replay,
+             replayJournal(device_, geometry, tail, superblock_.generation, apply));
   if (summary_.replay.records == 0 && !superblock_.clean) {
     TRY(checkJournalReaches(device_, geometry, tail, superblock_.generation));
   }

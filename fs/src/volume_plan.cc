@@ -33,7 +33,8 @@ Result<uint64_t> journalSizeFor(uint64_t volume, uint64_t asked) {
     return roundUp(std::clamp(volume / 64, kMinJournalSize, kMaxJournalSize), kRegionAlignment);
   }
   if (asked < kMinJournalSize) return invalid("the journal is too small: at least 1 MiB");
-  if (asked > volume / 4) return invalid("the journal is too large: at most a quarter of the volume");
+  if (asked > volume / 4)
+    return invalid("the journal is too large: at most a quarter of the volume");
   return roundUp(asked, kRegionAlignment);
 }
 

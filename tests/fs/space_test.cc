@@ -94,7 +94,8 @@ TEST_F(SpaceTest, DataLeavesTheMetadataReserveAlone) {
   EXPECT_EQ(space.reserve(BlockCount(91)).errnum(), ENOSPC);
   EXPECT_EQ(space.allocate(BlockCount(100), BlockNo(0), false)->count, BlockCount(90));
   EXPECT_EQ(space.allocate(BlockCount(1), BlockNo(0), false).errnum(), ENOSPC);
-  EXPECT_EQ(space.allocate(BlockCount(100), BlockNo(0), false, SpaceUse::Metadata)->count, BlockCount(10));
+  EXPECT_EQ(space.allocate(BlockCount(100), BlockNo(0), false, SpaceUse::Metadata)->count,
+            BlockCount(10));
 }
 
 TEST_F(SpaceTest, FreedBlocksAreBusyUntilTheirTransactionIsDurable) {
@@ -115,7 +116,8 @@ TEST_F(SpaceTest, ReusingFreedBlocksEarlyIsNoticed) {
   ASSERT_EQ(take(1000).count, BlockCount(1000));
   ScopedMutant mutant("space.reuse_freed_early");
   space_.freeAt(run(300, 5), Lsn(200));
-  EXPECT_TRUE(space_.allocate(BlockCount(1), BlockNo(0), false).isOk()) << "the rule is switched off";
+  EXPECT_TRUE(space_.allocate(BlockCount(1), BlockNo(0), false).isOk())
+      << "the rule is switched off";
 }
 
 TEST_F(SpaceTest, AFullVolumeFlushesOnceBeforeItSaysSo) {
@@ -160,7 +162,8 @@ class Model {
     ASSERT_GE(got->count.v, 1u);
     ASSERT_LE(got->count.v, want);
     for (uint64_t i = 0; i < got->count.v; ++i) {
-      ASSERT_EQ(free_.erase(got->start.v + i), 1u) << "block " << got->start.v + i << " was not free";
+      ASSERT_EQ(free_.erase(got->start.v + i), 1u)
+          << "block " << got->start.v + i << " was not free";
     }
     used_.push_back(*got);
   }
@@ -205,9 +208,14 @@ class Model {
 
   void step(uint64_t mostWanted) {
     switch (rnd_.below(8)) {
-      case 0: return durable();
-      case 1: case 2: case 3: return release();
-      default: return allocate(rnd_.between(1, mostWanted));
+      case 0:
+        return durable();
+      case 1:
+      case 2:
+      case 3:
+        return release();
+      default:
+        return allocate(rnd_.between(1, mostWanted));
     }
   }
 
@@ -226,8 +234,9 @@ class Model {
 
 TEST(SpaceModelTest, RandomUseAgreesWithTheModel) {
   const uint64_t seed = test::randomSeed("space model");
-  for (const auto& [first, end, wanted] : {std::tuple(3u, 300u, 40u), std::tuple(70u, 5000u, 1u),
-                                          std::tuple(70000u, 105000u, 20000u), std::tuple(0u, 64u, 64u)}) {
+  for (const auto& [first, end, wanted] :
+       {std::tuple(3u, 300u, 40u), std::tuple(70u, 5000u, 1u), std::tuple(70000u, 105000u, 20000u),
+        std::tuple(0u, 64u, 64u)}) {
     Model model(first, end, seed);
     for (int i = 0; i < 6000; ++i) {
       model.step(wanted);
@@ -259,7 +268,8 @@ TEST(SpaceSpeedTest, AMillionSingleBlocksOfAFragmentedVolumeTakeNoLongerThanLine
   const auto started = std::chrono::steady_clock::now();
   uint64_t got = 0;
   for (int i = 0; i < 1'000'000; ++i) {
-    auto r = space.allocate(BlockCount(i % 2 == 0 ? 1 : 64), BlockNo(i % 3 == 0 ? 12345 : 0), false);
+    auto r =
+        space.allocate(BlockCount(i % 2 == 0 ? 1 : 64), BlockNo(i % 3 == 0 ? 12345 : 0), false);
     ASSERT_TRUE(r.isOk());
     got += r->count.v;
   }

@@ -78,11 +78,13 @@ TEST(SuperblockTest, EachBadFieldIsOneClearError) {
   EXPECT_EQ(errorOf(with<uint32_t>(good, 20, 7)),
             "format version 7 is newer than this program (1): update ourfs");
   EXPECT_THAT(errorOf(with<uint32_t>(good, 20, 0)), HasSubstr("version"));
-  EXPECT_THAT(errorOf(with<uint64_t>(good, 56, 0x50)), HasSubstr("unknown incompat feature bits 0x50"));
+  EXPECT_THAT(errorOf(with<uint64_t>(good, 56, 0x50)),
+              HasSubstr("unknown incompat feature bits 0x50"));
   EXPECT_EQ(errorOf(with<uint64_t>(good, 48, 0x50)), "ok") << "ro-compat: the mount decides";
   EXPECT_EQ(errorOf(with<uint64_t>(good, 40, 0x50)), "ok");
-  EXPECT_THAT(errorOf(good, ByteCount(40 * MiB)),
-              HasSubstr("volume is 67108864 bytes but the device has only 41943040: truncated image?"));
+  EXPECT_THAT(
+      errorOf(good, ByteCount(40 * MiB)),
+      HasSubstr("volume is 67108864 bytes but the device has only 41943040: truncated image?"));
   struct Case {
     size_t offset;
     uint64_t value;
@@ -94,7 +96,8 @@ TEST(SuperblockTest, EachBadFieldIsOneClearError) {
                                                    {68, 2, "flags"},
                                                    {72, 1000, "journal"},
                                                    {72, 131072, "journal"}}) {
-    EXPECT_THAT(errorOf(with<uint32_t>(good, c.offset, static_cast<uint32_t>(c.value))), HasSubstr(c.says));
+    EXPECT_THAT(errorOf(with<uint32_t>(good, c.offset, static_cast<uint32_t>(c.value))),
+                HasSubstr(c.says));
   }
   for (const Case& c : std::initializer_list<Case>{{80, 1 * MiB, "volume size"},
                                                    {80, UINT64_MAX & ~4095ull, "volume size"},
@@ -150,8 +153,10 @@ TEST(PlanTest, WhatCannotBeIsRefusedWithALine) {
   EXPECT_THAT(plan(kDevice, [](auto& o) { o.blockSize = 131072; }), HasSubstr("power of two"));
   EXPECT_THAT(plan(kDevice, [](auto& o) { o.label = std::string(64, 'x'); }), HasSubstr("label"));
   EXPECT_THAT(plan(kDevice, [](auto& o) { o.label = "a\nb"; }), HasSubstr("label"));
-  EXPECT_THAT(plan(kDevice, [](auto& o) { o.journalSize = ByteCount(4096); }), HasSubstr("too small"));
-  EXPECT_THAT(plan(kDevice, [](auto& o) { o.journalSize = ByteCount(GiB); }), HasSubstr("too large"));
+  EXPECT_THAT(plan(kDevice, [](auto& o) { o.journalSize = ByteCount(4096); }),
+              HasSubstr("too small"));
+  EXPECT_THAT(plan(kDevice, [](auto& o) { o.journalSize = ByteCount(GiB); }),
+              HasSubstr("too large"));
 }
 
 class SuperblockStoreTest : public ::testing::Test {
@@ -184,7 +189,8 @@ TEST_F(SuperblockStoreTest, SlotsAreWrittenInTurn) {
   for (const RecordedIo& io : record->log()) {
     if (io.op == IoOp::Write) slots.push_back(io.offset.v);
   }
-  EXPECT_EQ(slots, (std::vector<uint64_t>{kSuperblockSlotB, kSuperblockSlotA, kSuperblockSlotB, kSuperblockSlotA}));
+  EXPECT_EQ(slots, (std::vector<uint64_t>{kSuperblockSlotB, kSuperblockSlotA, kSuperblockSlotB,
+                                          kSuperblockSlotA}));
   EXPECT_EQ(SuperblockStore(*device_).load()->sequence, superblock_.sequence);
 }
 
@@ -254,7 +260,8 @@ TEST_F(SuperblockStoreTest, TenThousandMutatedSlotsGiveAnErrorOrTheOtherSlot) {
     for (uint64_t n = rnd.between(1, 8); n > 0; --n) {
       bytes[rnd.oneIn(2) ? rnd.below(280) : rnd.below(4096)] = static_cast<char>(rnd.below(256));
     }
-    if (rnd.oneIn(2)) bytes = with<uint8_t>(bytes, 20, static_cast<uint8_t>(bytes[20]));  // checksum right
+    if (rnd.oneIn(2))
+      bytes = with<uint8_t>(bytes, 20, static_cast<uint8_t>(bytes[20]));  // checksum right
     ASSERT_TRUE(device_->write(DeviceOffset(kSuperblockSlotA), asBytes(bytes)).isOk());
     auto loaded = SuperblockStore(*device_).load();
     if (!loaded.isOk()) {

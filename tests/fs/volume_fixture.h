@@ -13,10 +13,10 @@
 
 namespace ourfs::test {
 
-#define ASSERT_OK(expr)                                  \
-  do {                                                   \
-    const auto& status_ = (expr);                        \
-    ASSERT_TRUE(status_.isOk()) << messageOf(status_);   \
+#define ASSERT_OK(expr)                                \
+  do {                                                 \
+    const auto& status_ = (expr);                      \
+    ASSERT_TRUE(status_.isOk()) << messageOf(status_); \
   } while (0)
 
 inline std::string messageOf(const Status& s) { return s.message(); }
@@ -34,7 +34,8 @@ class VolumeTest : public ::testing::Test {
     SyncPoints::instance().reset();
   }
 
-  void format(ByteCount size = ByteCount(32 * MiB), uint32_t blockSize = 4096, uint32_t sector = 512) {
+  void format(ByteCount size = ByteCount(32 * MiB), uint32_t blockSize = 4096,
+              uint32_t sector = 512) {
     device_ = MemoryDevice::create(size, sector);
     FormatOptions options;
     options.blockSize = blockSize;

@@ -1,4 +1,5 @@
-// Format, open, close, crash and open again; the free map and its snapshot; looking without touching.
+// Format, open, close, crash and open again; the free map and its snapshot; looking without
+// touching.
 #include "fs/volume.h"
 
 #include <gmock/gmock.h>
@@ -78,16 +79,19 @@ std::vector<Geometry> geometries() {
     for (uint32_t block = kMinBlockSize; block <= kMaxBlockSize; block *= 2) {
       if (size > GiB && block != 4096 && block != 65536) continue;
       for (uint32_t sector : {512u, 4096u}) {
-        if (block >= sector && (size < GiB || sector == 512)) all.push_back({roundDown(size, sector), block, sector});
+        if (block >= sector && (size < GiB || sector == 512))
+          all.push_back({roundDown(size, sector), block, sector});
       }
     }
   }
   return all;
 }
-INSTANTIATE_TEST_SUITE_P(All, VolumeGeometryTest, ::testing::ValuesIn(geometries()), [](const auto& i) {
-  return std::to_string(i.param.size / MiB) + "MiB_" + std::to_string(i.param.block) + "_" +
-         std::to_string(i.param.sector);
-});
+INSTANTIATE_TEST_SUITE_P(All, VolumeGeometryTest, ::testing::ValuesIn(geometries()),
+                         [](const auto& i) {
+                           return std::to_string(i.param.size / MiB) + "MiB_" +
+                                  std::to_string(i.param.block) + "_" +
+                                  std::to_string(i.param.sector);
+                         });
 
 TEST_F(VolumeTest, WhatWasFlushedIsThereAfterACrash) {
   formatAndOpen();
@@ -422,7 +426,8 @@ TEST_F(VolumeTest, ACrashInMkfsLeavesNoHalfVolume) {
   }();
   ASSERT_GT(firstOther, 0u);
   for (uint64_t point = 0; point <= record->clock(); point += 7) {
-    auto image = crashImage(*base, log, point, [&](size_t, size_t sector) { return sector % 2 == 0; });
+    auto image =
+        crashImage(*base, log, point, [&](size_t, size_t sector) { return sector % 2 == 0; });
     auto opened = Volume::open(*image, OpenOptions{});
     if (point >= firstOther && !opened.isOk()) {
       EXPECT_THAT(opened.status().message(), HasSubstr("not an ourfs volume"));
