@@ -77,7 +77,7 @@ Result<Lsn> FilesystemImpl::changeRecord(const InodePtr& inode, const AttributeC
   Transaction t;
   RecordChange update({inode.get()});
   InodeRecord& r = update.of(*inode);
-  const Timestamp now = currentTime();
+  const Timestamp now = wallClock();
   if (dropsSetuid || dropsCapability) dropPrivileges(t, inode->ino, r, dropsSetuid);
   if (change.mode) r.mode = inode->type | (*change.mode & ~uint32_t{S_IFMT});
   if (acl) t.put(xattrKey(inode->ino, kAccessAclName), aclBytes);

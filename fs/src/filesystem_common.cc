@@ -1,17 +1,9 @@
 // Filesystem: what all operations share.
 #include <dirent.h>
 
-#include <ctime>
-
 #include "filesystem_impl.h"
 
 namespace ourfs {
-
-Timestamp currentTime() {
-  timespec t{};
-  clock_gettime(CLOCK_REALTIME, &t);
-  return {t.tv_sec, static_cast<uint32_t>(t.tv_nsec)};
-}
 
 uint8_t direntType(uint32_t mode) { return static_cast<uint8_t>(IFTODT(mode)); }
 
@@ -94,7 +86,7 @@ void FilesystemImpl::unlinked(const InodePtr& inode) {
 void FilesystemImpl::touchAtime(Inode& inode) {
   constexpr int64_t kDay = 24 * 60 * 60;
   if (options_.atime == AtimeMode::None || volume_.readOnly()) return;
-  const Timestamp now = currentTime();
+  const Timestamp now = wallClock();
   MutexLock attr(inode.attrMutex);
   InodeRecord& r = inode.record;
   const bool fresh = r.atime > r.mtime && r.atime > r.ctime && now.sec - r.atime.sec < kDay;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "acl.h"
+#include "clock.h"
 #include "directory.h"
 #include "fs/filesystem.h"
 #include "inode_change.h"
@@ -188,7 +189,6 @@ class FilesystemImpl final : public Filesystem {
   std::atomic<uint64_t> spaceWaits_{0};
 };
 
-Timestamp currentTime();
 uint8_t direntType(uint32_t mode);  // DT_*
 
 }  // namespace ourfs

@@ -53,7 +53,7 @@ InodeRecord FilesystemImpl::newRecord(const Caller& caller, const InodeRecord& p
   r.rdev = spec.rdev;
   r.symlink = spec.target;
   r.size = spec.target.size();
-  r.atime = r.mtime = r.ctime = r.btime = currentTime();
+  r.atime = r.mtime = r.ctime = r.btime = wallClock();
   return r;
 }
 
@@ -243,7 +243,7 @@ Result<Attributes> FilesystemImpl::linkOnce(InodeNo ino, InodeNo newParent, std:
     InodeRecord& p = change.of(*parent);
     p.entries += 1;
     r.nlink += 1;
-    p.mtime = p.ctime = r.ctime = currentTime();
+    p.mtime = p.ctime = r.ctime = wallClock();
     TRY(change.commit(volume_.log(), std::move(t), std::move(room)));
     lowerHint(*parent, cookie);
   }

@@ -43,7 +43,7 @@ Status FilesystemImpl::removeName(InodeNo parentNumber, std::string_view name, b
     p.entries -= 1;
     p.nlink -= directory ? 1 : 0;
     c.nlink = directory ? 0 : c.nlink - 1;
-    p.mtime = p.ctime = c.ctime = currentTime();
+    p.mtime = p.ctime = c.ctime = wallClock();
     TRY_ASSIGN(lsn, change.commit(volume_.log(), std::move(t), std::move(room)));
   }
   unlinked(child);

@@ -137,7 +137,7 @@ Result<Lsn> FilesystemImpl::commitRename(const Caller& caller, RenameStep& step)
     to.nlink += 1;
     source.parent = step.to->ino.v;
   }
-  const Timestamp now = currentTime();
+  const Timestamp now = wallClock();
   from.mtime = from.ctime = to.mtime = to.ctime = source.ctime = now;
   if (step.target) change.of(*step.target).ctime = now;
   TRY_ASSIGN(Lsn lsn, change.commit(volume_.log(), std::move(t), std::move(room)));
@@ -168,7 +168,7 @@ Result<Lsn> FilesystemImpl::commitExchange(RenameStep& step) {
     from.nlink += 1;
     target.parent = step.from->ino.v;
   }
-  from.mtime = from.ctime = to.mtime = to.ctime = source.ctime = target.ctime = currentTime();
+  from.mtime = from.ctime = to.mtime = to.ctime = source.ctime = target.ctime = wallClock();
   return change.commit(volume_.log(), std::move(t), std::move(room));
 }
 

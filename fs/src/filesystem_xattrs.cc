@@ -121,7 +121,7 @@ Result<Lsn> FilesystemImpl::commitXattr(const InodePtr& inode, std::string_view 
   }
   r.flags = (r.flags & ~kXattrFlags) | xattrFlags(names);
   if (permissions) r.mode = (r.mode & ~kPermissions) | *permissions;
-  r.ctime = currentTime();
+  r.ctime = wallClock();
   return update.commit(volume_.log(), std::move(t), std::move(room));
 }
 
