@@ -143,7 +143,7 @@ Status FileTable::remove(uint64_t id) {
 Status FileTable::addPool(const BlockRun& run) {
   return record([&](TableState& s, std::string& ops) {
     // Twice the present size: the new blocks may become as fragmented as the old ones are.
-    if (2 * s.encodedBound() + pending_.size() > geometry_.tableSlotSize.v) {
+    if (2 * s.encodedBound() + ops.size() > geometry_.tableSlotSize.v) {
       return Status::error(ENOSPC, "index file table: no room for more extents");
     }
     return s.addPool(ops, run);

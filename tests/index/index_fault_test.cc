@@ -36,7 +36,8 @@ TEST_F(IndexFaultTest, AnyWriteErrorIsFailStopAndLosesNothingThatWasPersisted) {
     ASSERT_NE(index, nullptr);
     ASSERT_OK(index->startBackground());
     uint64_t position = index->applied().end.v;
-    ASSERT_OK(index->apply(batch(position), {Lsn(++position), 1}));
+    ++position;
+    ASSERT_OK(index->apply(batch(position), {Lsn(position), 1}));
     ASSERT_OK(index->flush());
     const uint64_t persisted = position;
     FaultRule rule;
