@@ -248,12 +248,12 @@ void Daemon::closeAll() {
 }
 
 std::string Daemon::info() {
-  std::string text = fmt::format("source:        {}\nmount point:   {}\nmounted as:    {}{}\n",
+  std::string text = fmt::format("source:         {}\nmount point:    {}\nmounted as:     {}{}\n",
                                  source_, mountPoint_, block_ ? "fuseblk, " + mountSource_ : "fuse",
                                  volume_->readOnly() ? ", read-only" : "");
   StatfsReply s = filesystem_->statfs();
   return text + volumeText(volume_->superblock(), true) +
-         fmt::format("free:          {}\n", bytesText(ByteCount(s.free * s.blockSize)));
+         fmt::format("free:           {}\n", bytesText(ByteCount(s.free * s.blockSize)));
 }
 
 Result<std::string> Daemon::answer(const std::string& line) {

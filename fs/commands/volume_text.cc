@@ -21,7 +21,7 @@ std::string timeText(const Timestamp& t) {
 }
 
 std::string line(const std::string& name, const std::string& value) {
-  return fmt::format("{:<15}{}\n", name + ":", value);
+  return fmt::format("{:<16}{}\n", name + ":", value);
 }
 
 }  // namespace

@@ -4,7 +4,10 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
+#include <array>
+#include <atomic>
 #include <map>
+#include <thread>
 
 #include "block/fault_device.h"
 #include "block/memory_device.h"
@@ -33,7 +36,9 @@ class FuseSessionTest : public ::testing::Test {
     device_->clear();
     kernel_.hangUp();
     session_.reset();
-    if (filesystem_) EXPECT_TRUE(filesystem_->stop().isOk());
+    if (filesystem_) {
+      EXPECT_TRUE(filesystem_->stop().isOk());
+    }
     filesystem_.reset();
     EXPECT_TRUE(volume_->close().isOk());
   }

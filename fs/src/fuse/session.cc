@@ -92,14 +92,14 @@ class Session : public FuseSession {
     reap();
     workers_.emplace_back();
     Worker& worker = workers_.back();
+    ++threads_, ++idle_;  // before it can take a request
     try {
       worker.thread = std::thread([this, &worker] { run(worker); });
     } catch (const std::system_error& e) {  // those that there are go on
       spdlog::warn("cannot start another thread: {}", e.what());
       workers_.pop_back();
-      return;
+      --threads_, --idle_;
     }
-    ++threads_, ++idle_;
   }
 
   void wakeReaders() REQUIRES(mutex_) {
