@@ -82,7 +82,8 @@ class Index {
 
   // Compaction may begin, and blocks that were freed during the mount become free.
   virtual Status startBackground() = 0;
-  // Persists everything applied and closes the files. After a failure it only closes.
+  // Persists everything applied and closes the files. After a failure it only closes. No other call
+  // may be in progress. Destroying an index that was not closed persists nothing, as a crash would.
   virtual Status close() = 0;
 
   // ---- room; when a transaction reserves, before it takes any lock ----
