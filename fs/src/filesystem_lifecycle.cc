@@ -1,6 +1,8 @@
 // Filesystem: start and stop.
 #include <spdlog/spdlog.h>
 
+#include <utility>
+
 #include "filesystem_impl.h"
 
 namespace ourfs {
@@ -37,6 +39,11 @@ Status FilesystemImpl::begin() {
     return Status::corrupt("the root of the volume is not a directory; run fsck.ourfs");
   }
   TRY(inodeCount_.load(volume_));
+  // A small volume is counted at once; a large one goes on in the background.
+  bool first = true;
+  if (!inodeCount_.known()) {
+    TRY(inodeCount_.recount(volume_.index(), [&] { return std::exchange(first, false); }));
+  }
   if (!volume_.readOnly()) reclaimer_.start([this] { queueOrphans(); });
   background_ = std::thread([this] { runBackground(); });
   return Status::ok();

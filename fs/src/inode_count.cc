@@ -38,6 +38,7 @@ Status InodeCount::recount(Index& index, const std::function<bool()>& goOn) {
     MutexLock lock(mutex_);
     size_t seen = 0;
     TRY(index.scan(inodeKey(cursor_), prefixEnd("I"), [&](std::string_view key, std::string_view) {
+      mutex_.assertHeld();
       auto parsed = parseKey(key);
       if (!parsed) return false;
       cursor_ = InodeNo(parsed->ino.v + 1);
