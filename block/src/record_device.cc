@@ -34,7 +34,7 @@ class Recorder final : public RecordDevice {
   std::vector<std::shared_ptr<RecordedIo>> log_ GUARDED_BY(mutex_);
 };
 
-std::shared_ptr<RecordedIo> describe(const IoRequest& r) {
+std::shared_ptr<RecordedIo> entryOf(const IoRequest& r) {
   auto entry = std::make_shared<RecordedIo>();
   entry->op = r.op;
   entry->cls = r.cls;
@@ -55,7 +55,7 @@ void Recorder::submit(IoRequest request) {
     mark();
     return inner_.submit(std::move(request));
   }
-  std::shared_ptr<RecordedIo> entry = describe(request);
+  std::shared_ptr<RecordedIo> entry = entryOf(request);
   // The time of submission is taken before the inner device sees the request, and the time of
   // completion before the caller hears of it: what a caller did in sequence never looks concurrent.
   {

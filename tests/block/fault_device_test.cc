@@ -11,8 +11,6 @@
 namespace ourfs {
 namespace {
 
-constexpr size_t kSector = 512;
-
 class FaultDeviceTest : public testing::Test {
  protected:
   static std::vector<std::byte> filled(size_t sectors, int value) {

@@ -8,6 +8,8 @@
 
 namespace ourfs {
 
+inline constexpr size_t kSector = 512;
+
 class IoBatch {
  public:
   explicit IoBatch(BlockDevice& device) : device_(device) {}

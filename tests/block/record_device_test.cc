@@ -13,8 +13,6 @@
 namespace ourfs {
 namespace {
 
-constexpr size_t kSector = 512;
-
 std::vector<std::byte> filled(size_t sectors, int value) {
   return std::vector<std::byte>(sectors * kSector, static_cast<std::byte>(value));
 }

@@ -13,13 +13,14 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-constexpr uint32_t kBlock = 4096;
+constexpr uint32_t kBlockSize = 4096;
 
 // In blocks.
 Extent extent(uint64_t offset, uint64_t length, ExtentState state, uint64_t address = 0,
               bool stored = true) {
-  return {FileOffset(offset * kBlock), ByteCount(length * kBlock), DeviceOffset(address * kBlock),
-          state, stored && state != ExtentState::Delalloc && state != ExtentState::Hole};
+  return {FileOffset(offset * kBlockSize), ByteCount(length * kBlockSize),
+          DeviceOffset(address * kBlockSize), state,
+          stored && state != ExtentState::Delalloc && state != ExtentState::Hole};
 }
 Extent mapped(uint64_t offset, uint64_t length, uint64_t address) {
   return extent(offset, length, ExtentState::Mapped, address);
@@ -40,7 +41,7 @@ class ExtentMapTest : public ::testing::Test {
   }
   Extent find(uint64_t block) {
     MutexLock lock(map_.mutex());
-    return map_.find(FileOffset(block * kBlock));
+    return map_.find(FileOffset(block * kBlockSize));
   }
   std::vector<Extent> all() {
     std::vector<Extent> found;
@@ -51,7 +52,7 @@ class ExtentMapTest : public ::testing::Test {
     });
     return found;
   }
-  ExtentMap map_{kBlock};
+  ExtentMap map_{kBlockSize};
 };
 
 TEST_F(ExtentMapTest, WhatIsNotCoveredIsAHoleUpToItsNeighbours) {
@@ -126,7 +127,7 @@ TEST_F(ExtentMapTest, AWriteOfWhatIsThereAlreadyChangesNothingButTheSequence) {
 TEST_F(ExtentMapTest, ALaterMapNeverRepeatsACookieOfAnEarlierOne) {
   uint64_t last = 0;
   for (int round = 0; round < 3; ++round) {
-    ExtentMap map(kBlock);
+    ExtentMap map(kBlockSize);
     EXPECT_GT(map.sequence(), last);
     MutexLock lock(map.mutex());
     for (int i = 0; i < 10; ++i) map.bump();
@@ -139,7 +140,7 @@ TEST_F(ExtentMapTest, LoadAndUnloadBumpAndKeepTheAccount) {
   MutexLock lock(map_.mutex());
   map_.load({mapped(0, 4, 10), unwritten(8, 4, 20)});
   EXPECT_TRUE(map_.loaded());
-  EXPECT_EQ(map_.storedBytes(), ByteCount(8 * kBlock));
+  EXPECT_EQ(map_.storedBytes(), ByteCount(8 * kBlockSize));
   const uint64_t loaded = map_.sequence();
   EXPECT_GT(loaded, before);
   map_.unload();
@@ -159,10 +160,10 @@ struct BlockModel {
     for (uint64_t b = 0; b < kBlocks; ++b) blocks.push_back(hole(b, 1));
   }
   void set(const Extent& e) {
-    for (uint64_t b = e.offset.v / kBlock; b < e.end().v / kBlock; ++b) {
+    for (uint64_t b = e.offset.v / kBlockSize; b < e.end().v / kBlockSize; ++b) {
       blocks[b] = e;
-      blocks[b].offset = FileOffset(b * kBlock);
-      blocks[b].length = ByteCount(kBlock);
+      blocks[b].offset = FileOffset(b * kBlockSize);
+      blocks[b].length = ByteCount(kBlockSize);
       if (e.address.v != 0) blocks[b].address = e.address + (blocks[b].offset - e.offset);
     }
   }
@@ -205,9 +206,9 @@ TEST_F(ExtentMapTest, RandomChangesAgreeWithABlockModelAndTheDeltasWithAnIndex) 
     for (uint64_t b = 0; b < BlockModel::kBlocks; ++b) {
       Extent got = find(b);
       if (got.state == ExtentState::Mapped || got.state == ExtentState::Unwritten)
-        got.address += FileOffset(b * kBlock) - got.offset;
-      got.offset = FileOffset(b * kBlock);
-      got.length = ByteCount(kBlock);
+        got.address += FileOffset(b * kBlockSize) - got.offset;
+      got.offset = FileOffset(b * kBlockSize);
+      got.length = ByteCount(kBlockSize);
       ASSERT_EQ(got, model.blocks[b]) << "block " << b << " step " << step;
     }
     std::map<uint64_t, Extent> stored;
