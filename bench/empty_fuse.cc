@@ -1,4 +1,5 @@
-// An empty FUSE server: names and sizes in memory, data thrown away. What it costs is what FUSE costs.
+// An empty FUSE server: names and sizes in memory, data thrown away. What it costs is what FUSE
+// costs.
 //   empty_fuse [libfuse options] MOUNTPOINT     (stays in the foreground with -f)
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>

@@ -48,7 +48,8 @@ void createWhole(benchmark::State& state) {
   Served s;
   uint64_t n = 0;
   for (auto _ : state) {
-    auto made = must(s.filesystem->create({}, InodeNo(1), "file-" + std::to_string(n++), 0644, O_WRONLY));
+    auto made =
+        must(s.filesystem->create({}, InodeNo(1), "file-" + std::to_string(n++), 0644, O_WRONLY));
     s.filesystem->release(std::move(made.second));
   }
 }
@@ -59,7 +60,8 @@ void write4KWhole(benchmark::State& state) {
   auto made = must(s.filesystem->create({}, InodeNo(1), "file", 0644, O_RDWR));
   std::vector<std::byte> bytes(4096, std::byte{7});
   uint64_t n = 0;
-  for (auto _ : state) must(s.filesystem->write(*made.second, FileOffset(n++ % 16384 * 4096), bytes, {}));
+  for (auto _ : state)
+    must(s.filesystem->write(*made.second, FileOffset(n++ % 16384 * 4096), bytes, {}));
   s.filesystem->release(std::move(made.second));
 }
 BENCHMARK(write4KWhole);
@@ -105,7 +107,8 @@ void transactionOfFourKeys(benchmark::State& state) {
   for (auto _ : state) {
     auto room = must(s.volume->log().reserve(kNamespaceRoom));
     Transaction t;
-    for (uint64_t i = 0; i < 4; ++i) t.put(settingKey("bench-" + std::to_string(n++ % 4096)), value);
+    for (uint64_t i = 0; i < 4; ++i)
+      t.put(settingKey("bench-" + std::to_string(n++ % 4096)), value);
     benchmark::DoNotOptimize(must(s.volume->log().commit(std::move(t), std::move(room))));
   }
 }
@@ -131,7 +134,8 @@ void encodeInodeRecord(benchmark::State& state) {
 BENCHMARK(encodeInodeRecord);
 
 void nameHash(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(nameCookie("a-name-of-usual-length.txt", SipKey{1, 2}));
+  for (auto _ : state)
+    benchmark::DoNotOptimize(nameCookie("a-name-of-usual-length.txt", SipKey{1, 2}));
 }
 BENCHMARK(nameHash);
 
@@ -140,7 +144,8 @@ void extentFind(benchmark::State& state) {
   MutexLock lock(map.mutex());
   uint64_t count = static_cast<uint64_t>(state.range(0));
   for (uint64_t i = 0; i < count; ++i) {
-    Extent e{FileOffset(i * 8192), ByteCount(4096), DeviceOffset(i * 4096), ExtentState::Mapped, true};
+    Extent e{FileOffset(i * 8192), ByteCount(4096), DeviceOffset(i * 4096), ExtentState::Mapped,
+             true};
     (void)map.set(e);
   }
   uint64_t n = 0;

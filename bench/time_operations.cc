@@ -47,24 +47,22 @@ void round(const std::string& directory, int count) {
     must(fd >= 0, "open");
     close(fd);
   });
-  timed("negative lookup", count, [&](int i) { must(stat((name(i) + "-none").c_str(), &st) != 0, "stat"); });
+  timed("negative lookup", count,
+        [&](int i) { must(stat((name(i) + "-none").c_str(), &st) != 0, "stat"); });
   int fd = open((directory + "/data").c_str(), O_CREAT | O_RDWR, 0644);
   must(fd >= 0, "open");
-  timed("write 4 KiB", count, [&](int i) {
-    must(pwrite(fd, block.data(), 4096, off_t{i} * 4096) == 4096, "write");
-  });
-  timed("overwrite 4 KiB", count, [&](int i) {
-    must(pwrite(fd, block.data(), 4096, off_t{i} * 4096) == 4096, "write");
-  });
-  timed("overwrite 700 B", count, [&](int i) {
-    must(pwrite(fd, block.data(), 700, off_t{i} * 4096 + 13) == 700, "write");
-  });
+  timed("write 4 KiB", count,
+        [&](int i) { must(pwrite(fd, block.data(), 4096, off_t{i} * 4096) == 4096, "write"); });
+  timed("overwrite 4 KiB", count,
+        [&](int i) { must(pwrite(fd, block.data(), 4096, off_t{i} * 4096) == 4096, "write"); });
+  timed("overwrite 700 B", count,
+        [&](int i) { must(pwrite(fd, block.data(), 700, off_t{i} * 4096 + 13) == 700, "write"); });
   timed("write 4 KiB + fdatasync", std::max(1, count / 20), [&](int i) {
-    must(pwrite(fd, block.data(), 4096, off_t{i} * 4096) == 4096 && fdatasync(fd) == 0, "fdatasync");
+    must(pwrite(fd, block.data(), 4096, off_t{i} * 4096) == 4096 && fdatasync(fd) == 0,
+         "fdatasync");
   });
-  timed("read 4 KiB (cached)", count, [&](int i) {
-    must(pread(fd, block.data(), 4096, off_t{i} * 4096) == 4096, "read");
-  });
+  timed("read 4 KiB (cached)", count,
+        [&](int i) { must(pread(fd, block.data(), 4096, off_t{i} * 4096) == 4096, "read"); });
   close(fd);
   must(unlink((directory + "/data").c_str()) == 0, "unlink");
   timed("unlink", count, [&](int i) { must(unlink(name(i).c_str()) == 0, "unlink"); });
@@ -85,7 +83,8 @@ int main(int argc, char** argv) {
   for (const std::string& name : order) {
     std::vector<double>& times = results[name];
     std::sort(times.begin(), times.end());
-    std::printf("%-26s %9.1f %9.1f %9.1f\n", name.c_str(), times[times.size() / 2], times.front(), times.back());
+    std::printf("%-26s %9.1f %9.1f %9.1f\n", name.c_str(), times[times.size() / 2], times.front(),
+                times.back());
   }
   return 0;
 }

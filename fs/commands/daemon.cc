@@ -75,6 +75,8 @@ Status Daemon::open() {
   if (stat(source_.c_str(), &st) != 0) return Status::error(errno);
   sourceDevice_ = st.st_dev, sourceInode_ = st.st_ino;
   TRY_ASSIGN(device_, openDevice(source_, readOnly_));
+  // The kernel would show the other mount again, instead of starting one with this daemon.
+  if (device_->isBlockSpecial()) TRY(checkNotMounted(source_));
   OpenOptions open;
   open.readOnly = readOnly_;
   open.noRecovery = options_.noRecovery;

@@ -32,8 +32,9 @@ struct AclEntry {
 
 class Acl {
  public:
-  // EINVAL if it is not a valid list: unknown version or tag, entries out of order, one that must be there
-  // missing or there twice, names without a mask. Bytes without an entry are no list: nullopt.
+  // EINVAL if it is not a valid list: unknown version or tag, entries out of order, one that must
+  // be there missing or there twice, names without a mask. Bytes without an entry are no list:
+  // nullopt.
   static Result<std::optional<Acl>> decode(std::string_view bytes);
   std::string encode() const;
 
@@ -43,8 +44,8 @@ class Acl {
   bool isMode() const;
   // chmod: owner, mask (or group) and others become those of `mode`.
   void setMode(uint32_t mode);
-  // The access list of a new file in a directory with this default list: what `mode` does not ask for is
-  // taken away. The result is the permission bits of the new file.
+  // The access list of a new file in a directory with this default list: what `mode` does not ask
+  // for is taken away. The result is the permission bits of the new file.
   uint32_t limitTo(uint32_t mode);
 
  private:

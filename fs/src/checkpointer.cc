@@ -7,7 +7,7 @@ void Volume::Checkpointer::start() {
 }
 
 void Volume::Checkpointer::stop() {
-  wake(stopping);
+  wake(&Checkpointer::stopping);
   if (thread.joinable()) thread.join();
 }
 

@@ -18,15 +18,15 @@ struct Volume::Checkpointer {
 
   void start();
   void stop();
-  void request() { wake(wanted); }
+  void request() { wake(&Checkpointer::wanted); }
   // The index has failed, perhaps under the log lock: the journal is told from here.
-  void failJournal() { wake(failed); }
+  void failJournal() { wake(&Checkpointer::failed); }
 
  private:
   void run();
-  void wake(bool& flag) {
+  void wake(bool Checkpointer::*flag) {
     MutexLock lock(mutex);
-    flag = true;
+    this->*flag = true;
     changed.notifyOne();
   }
 

@@ -13,7 +13,8 @@ bool same(const DirentRecord& a, const DirentRecord& b) {
          a.name == b.name;
 }
 
-std::vector<DirentRecord>::iterator slotOf(std::vector<DirentRecord>& slots, std::string_view name) {
+std::vector<DirentRecord>::iterator slotOf(std::vector<DirentRecord>& slots,
+                                           std::string_view name) {
   return std::find_if(slots.begin(), slots.end(), [&](const DirentRecord& r) {
     return r.kind == DirentKind::Entry && r.name == name;
   });
@@ -60,9 +61,8 @@ Result<uint64_t> Directory::insert(std::string_view name, InodeNo ino, uint8_t t
   uint64_t cookie = 0;
   TRY_ASSIGN(Bucket * bucket, this->bucket(name, &cookie));
   auto& slots = bucket->slots;
-  auto vacated = std::find_if(slots.begin(), slots.end(), [](const DirentRecord& r) {
-    return r.kind == DirentKind::Vacated;
-  });
+  auto vacated = std::find_if(slots.begin(), slots.end(),
+                              [](const DirentRecord& r) { return r.kind == DirentKind::Vacated; });
   if (vacated == slots.end()) {
     if (slots.size() == kSlotsPerBucket) return Status::error(ENOSPC);
     if (!slots.empty()) slots.back().more = true;
@@ -118,7 +118,8 @@ Result<std::vector<Dirent>> Directory::read(uint64_t from, size_t limit) {
   TRY(index_.scan(direntKey(ino_, from), prefixEnd(direntPrefix(ino_)),
                   [&](std::string_view key, std::string_view value) {
                     auto parsed = parseKey(key);
-                    auto record = parsed ? decodeDirent(value) : Result<DirentRecord>(parsed.status());
+                    auto record =
+                        parsed ? decodeDirent(value) : Result<DirentRecord>(parsed.status());
                     if (!record) {
                       bad = record.status();
                       return false;

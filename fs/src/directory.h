@@ -1,10 +1,11 @@
 // Directory: the names of one directory, as the index keeps them.
 //
-// A name's cookie says its bucket; a bucket is the slots 0, 1, 2 … behind it (index/schema.h). Changes are
-// staged in core, so that several of them in one bucket fit into one transaction, and are written by emit().
+// A name's cookie says its bucket; a bucket is the slots 0, 1, 2 … behind it (index/schema.h).
+// Changes are staged in core, so that several of them in one bucket fit into one transaction, and
+// are written by emit().
 //
-// REQUIRES: the directory's inode lock, shared for find and read, exclusively from the first find of a
-// change to the end of its commit. An object lives no longer than that.
+// REQUIRES: the directory's inode lock, shared for find and read, exclusively from the first find
+// of a change to the end of its commit. An object lives no longer than that.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,8 @@ namespace ourfs {
 inline constexpr size_t kMaxNameLength = 255;
 inline constexpr uint64_t kSlotsPerBucket = 256;
 
-// The cookie of the bucket. With the mutant directory.few_buckets there are only three, so that tests can
-// make names share them.
+// The cookie of the bucket. With the mutant directory.few_buckets there are only three, so that
+// tests can make names share them.
 uint64_t bucketOf(std::string_view name, const SipKey& key);
 
 struct Dirent {

@@ -26,7 +26,8 @@ Result<Attributes> FilesystemImpl::getattr(InodeNo ino) {
   return attributesOf(*inode);
 }
 
-Result<Attributes> FilesystemImpl::setattr(const Caller&, InodeNo ino, const AttributeChange& change) {
+Result<Attributes> FilesystemImpl::setattr(const Caller&, InodeNo ino,
+                                           const AttributeChange& change) {
   TRY(checkWritable());
   if (!validTime(change.atime) || !validTime(change.mtime) || !validTime(change.ctime)) {
     return Status::error(EINVAL);
@@ -52,9 +53,10 @@ Status FilesystemImpl::changeSize(const InodePtr& inode, uint64_t size) {
 Result<Lsn> FilesystemImpl::changeRecord(const InodePtr& inode, const AttributeChange& change) {
   const InodeRecord before = recordOf(*inode);
   const bool owner = change.uid || change.gid;
-  const bool times = change.atime || change.mtime || change.ctime || change.atimeNow || change.mtimeNow;
-  const bool dropsSetuid =
-      (owner || change.killPrivileges) && !inode->isDirectory() && (before.mode & (S_ISUID | S_ISGID));
+  const bool times =
+      change.atime || change.mtime || change.ctime || change.atimeNow || change.mtimeNow;
+  const bool dropsSetuid = (owner || change.killPrivileges) && !inode->isDirectory() &&
+                           (before.mode & (S_ISUID | S_ISGID));
   const bool dropsCapability =
       (owner || change.killPrivileges || change.size) && (before.flags & kInodeHasCapability);
   if (!change.mode && !owner && !times && !dropsSetuid && !dropsCapability) {

@@ -57,15 +57,16 @@ void FilesystemImpl::shrinkTable() {
   wakeBackground_.notifyAll();
 }
 
-// Attributes that only core knows reach the log, and the log reaches the disk: a crash loses no more than
-// one commit interval of what nobody has synced.
+// Attributes that only core knows reach the log, and the log reaches the disk: a crash loses no
+// more than one commit interval of what nobody has synced.
 void FilesystemImpl::commitRound() {
   if (volume_.readOnly()) return;
   auto inodes = table_.all();
   for (InodePtr& inode : inodes) {
     if (stoppingBackground()) return;
     if (Status committed = data_->commitAttributes(*inode); !committed.isOk()) {
-      if (committed.errnum() != ENOSPC) spdlog::error("inode {}: {}", inode->ino.v, committed.message());
+      if (committed.errnum() != ENOSPC)
+        spdlog::error("inode {}: {}", inode->ino.v, committed.message());
       if (volume_.readOnly()) return;
     }
     inode.reset();

@@ -80,7 +80,8 @@ Result<ByteCount> FilesystemImpl::write(OpenFile& file, FileOffset pos,
                                         FileData::WriteFlags flags) {
   TRY(checkWritable());
   if (!file.inode->isRegular()) return Status::error(EISDIR);
-  TRY_ASSIGN(ByteCount done, withSpace([&] { return data_->write(*file.inode, pos, from, flags); }));
+  TRY_ASSIGN(ByteCount done,
+             withSpace([&] { return data_->write(*file.inode, pos, from, flags); }));
   // What the kernel's cache hands over was acknowledged long ago; an fsync of its own follows.
   if (!flags.fromKernelCache) TRY(syncWrite(file));
   return done;

@@ -18,8 +18,8 @@
 
 namespace ourfs {
 
-inline constexpr uint32_t kMaxLinks = 65000;                  // names of one file
-inline constexpr uint32_t kMaxDirectoryLinks = 0x7fffffff;    // 2 + subdirectories
+inline constexpr uint32_t kMaxLinks = 65000;                // names of one file
+inline constexpr uint32_t kMaxDirectoryLinks = 0x7fffffff;  // 2 + subdirectories
 inline constexpr size_t kMaxSymlinkLength = 4095;
 inline constexpr uint64_t kMaxFileSize = (uint64_t{1} << 63) - 1;
 
@@ -41,8 +41,8 @@ class FilesystemImpl final : public Filesystem {
 
   Result<Attributes> lookup(InodeNo parent, std::string_view name) override;
   void forget(InodeNo ino, uint64_t count) override;
-  Result<Attributes> mknod(const Caller& caller, InodeNo parent, std::string_view name, uint32_t mode,
-                           uint32_t rdev) override;
+  Result<Attributes> mknod(const Caller& caller, InodeNo parent, std::string_view name,
+                           uint32_t mode, uint32_t rdev) override;
   Result<Attributes> mkdir(const Caller& caller, InodeNo parent, std::string_view name,
                            uint32_t mode) override;
   Result<Attributes> symlink(const Caller& caller, InodeNo parent, std::string_view name,
@@ -56,7 +56,8 @@ class FilesystemImpl final : public Filesystem {
   Result<std::string> readlink(InodeNo ino) override;
 
   Result<Attributes> getattr(InodeNo ino) override;
-  Result<Attributes> setattr(const Caller& caller, InodeNo ino, const AttributeChange& change) override;
+  Result<Attributes> setattr(const Caller& caller, InodeNo ino,
+                             const AttributeChange& change) override;
   StatfsReply statfs() override;
   Status setxattr(const Caller& caller, InodeNo ino, std::string_view name, std::string_view value,
                   int flags) override;
@@ -114,7 +115,7 @@ class FilesystemImpl final : public Filesystem {
   Result<InodePtr> directoryOf(InodeNo ino);  // ENOTDIR
   // It still has a name. The caller holds its inode lock, so that it keeps it.
   Status checkAlive(const Inode& directory);
-  InodeRecord recordOf(const Inode& inode);   // a copy
+  InodeRecord recordOf(const Inode& inode);  // a copy
   Attributes attributesOf(const Inode& inode);
   Result<InodePtr> findAndLock(Directory& names, std::string_view name, InodeLocks& locks,
                                bool* lookAgain);
@@ -127,12 +128,14 @@ class FilesystemImpl final : public Filesystem {
   template <class Operation>
   auto withSpace(Operation operation) -> decltype(operation()) {
     auto result = operation();
-    for (int round = 0; result.errnum() == ENOSPC && moreSpace(round); ++round) result = operation();
+    for (int round = 0; result.errnum() == ENOSPC && moreSpace(round); ++round)
+      result = operation();
     return result;
   }
   bool moreSpace(int round);
 
   // ---- names ----
+  Result<Attributes> lookupSelf(InodeNo ino);
   // Makes an inode, with a name unless `name` is empty (O_TMPFILE). It counts as one lookup.
   Result<InodePtr> makeInode(const Caller& caller, InodeNo parent, std::string_view name,
                              const NewInode& spec);
@@ -179,7 +182,8 @@ class FilesystemImpl final : public Filesystem {
   std::unique_ptr<FileData> data_;  // before the table goes, and after the threads
   Reclaimer reclaimer_;
   InodeCount inodeCount_;
-  Mutex renameMutex_;  // outermost: renames across directories, so that the tree stands still for them
+  Mutex renameMutex_;  // outermost: renames across directories, so that the tree stands still for
+                       // them
 
   Mutex backgroundMutex_;
   CondVar wakeBackground_;

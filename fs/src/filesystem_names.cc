@@ -7,13 +7,14 @@
 namespace ourfs {
 
 Result<Attributes> FilesystemImpl::lookup(InodeNo parentNumber, std::string_view name) {
+  if (name == ".") return lookupSelf(parentNumber);
   TRY(checkName(name));
   TRY_ASSIGN(InodePtr parent, directoryOf(parentNumber));
-  InodeNo number = parentNumber;
+  InodeNo number;
   SharedLock lock(parent->lock);
   if (name == "..") {
     number = InodeNo(recordOf(*parent).parent);
-  } else if (name != ".") {
+  } else {
     Directory names = namesOf(*parent);
     TRY_ASSIGN(auto entry, names.find(name));
     if (!entry) return Status::error(ENOENT);
@@ -27,6 +28,16 @@ Result<Attributes> FilesystemImpl::lookup(InodeNo parentNumber, std::string_view
   if (!inode) return inode.status();
   table_.addLookup(*inode);
   return attributesOf(**inode);
+}
+
+// Of a file, too: so the kernel finds the inode behind a file handle (NFS, open_by_handle_at)
+// again.
+Result<Attributes> FilesystemImpl::lookupSelf(InodeNo ino) {
+  TRY_ASSIGN(InodePtr inode, table_.get(ino));
+  SharedLock lock(inode->lock);
+  if (recordOf(*inode).nlink == 0) return Status::error(ENOENT);  // it may be on its way out
+  table_.addLookup(inode);
+  return attributesOf(*inode);
 }
 
 void FilesystemImpl::forget(InodeNo ino, uint64_t count) {
@@ -58,7 +69,8 @@ InodeRecord FilesystemImpl::newRecord(const Caller& caller, const InodeRecord& p
 }
 
 Result<InodePtr> FilesystemImpl::makeInodeOnce(const Caller& caller, InodeNo parentNumber,
-                                               std::string_view name, const NewInode& spec, Lsn* lsn) {
+                                               std::string_view name, const NewInode& spec,
+                                               Lsn* lsn) {
   TRY_ASSIGN(InodePtr parent, directoryOf(parentNumber));
   const bool named = !name.empty(), isDirectory = S_ISDIR(spec.mode);
   InodeLocks locks;
@@ -122,8 +134,8 @@ Result<InodePtr> FilesystemImpl::makeInodeOnce(const Caller& caller, InodeNo par
   return inode;
 }
 
-Result<InodePtr> FilesystemImpl::makeInode(const Caller& caller, InodeNo parent, std::string_view name,
-                                           const NewInode& spec) {
+Result<InodePtr> FilesystemImpl::makeInode(const Caller& caller, InodeNo parent,
+                                           std::string_view name, const NewInode& spec) {
   TRY(checkWritable());
   Lsn lsn;
   TRY_ASSIGN(InodePtr inode,
@@ -135,8 +147,8 @@ Result<InodePtr> FilesystemImpl::makeInode(const Caller& caller, InodeNo parent,
   return inode;
 }
 
-Result<Attributes> FilesystemImpl::mknod(const Caller& caller, InodeNo parent, std::string_view name,
-                                         uint32_t mode, uint32_t rdev) {
+Result<Attributes> FilesystemImpl::mknod(const Caller& caller, InodeNo parent,
+                                         std::string_view name, uint32_t mode, uint32_t rdev) {
   TRY(checkName(name));
   if ((mode & S_IFMT) == 0) mode |= S_IFREG;
   const bool device = S_ISCHR(mode) || S_ISBLK(mode);
@@ -148,8 +160,8 @@ Result<Attributes> FilesystemImpl::mknod(const Caller& caller, InodeNo parent, s
   return attributesOf(*inode);
 }
 
-Result<Attributes> FilesystemImpl::mkdir(const Caller& caller, InodeNo parent, std::string_view name,
-                                         uint32_t mode) {
+Result<Attributes> FilesystemImpl::mkdir(const Caller& caller, InodeNo parent,
+                                         std::string_view name, uint32_t mode) {
   TRY(checkName(name));
   if (name == "." || name == "..") return Status::error(EEXIST);
   NewInode spec;
@@ -158,8 +170,8 @@ Result<Attributes> FilesystemImpl::mkdir(const Caller& caller, InodeNo parent, s
   return attributesOf(*inode);
 }
 
-Result<Attributes> FilesystemImpl::symlink(const Caller& caller, InodeNo parent, std::string_view name,
-                                           std::string_view target) {
+Result<Attributes> FilesystemImpl::symlink(const Caller& caller, InodeNo parent,
+                                           std::string_view name, std::string_view target) {
   TRY(checkName(name));
   if (target.empty()) return Status::error(ENOENT);
   if (target.size() > kMaxSymlinkLength) return Status::error(ENAMETOOLONG);
@@ -170,9 +182,10 @@ Result<Attributes> FilesystemImpl::symlink(const Caller& caller, InodeNo parent,
   return attributesOf(*inode);
 }
 
-Result<std::pair<Attributes, OpenFilePtr>> FilesystemImpl::create(const Caller& caller, InodeNo parent,
-                                                                  std::string_view name, uint32_t mode,
-                                                                  int flags) {
+Result<std::pair<Attributes, OpenFilePtr>> FilesystemImpl::create(const Caller& caller,
+                                                                  InodeNo parent,
+                                                                  std::string_view name,
+                                                                  uint32_t mode, int flags) {
   TRY(checkName(name));
   NewInode spec;
   spec.mode = S_IFREG | (mode & ~uint32_t{S_IFMT});
@@ -216,7 +229,8 @@ Result<Attributes> FilesystemImpl::link(const Caller&, InodeNo ino, InodeNo newP
   return linked;
 }
 
-Result<Attributes> FilesystemImpl::linkOnce(InodeNo ino, InodeNo newParent, std::string_view newName) {
+Result<Attributes> FilesystemImpl::linkOnce(InodeNo ino, InodeNo newParent,
+                                            std::string_view newName) {
   TRY_ASSIGN(InodePtr inode, table_.get(ino));
   TRY_ASSIGN(InodePtr parent, directoryOf(newParent));
   if (inode->isDirectory()) return Status::error(EPERM);

@@ -45,7 +45,8 @@ Status FilesystemImpl::rename(const Caller& caller, InodeNo parent, std::string_
   return finish(lsn);
 }
 
-// Whether `directory` is `ancestor` or lies below it. The caller holds the rename mutex, so parents stay.
+// Whether `directory` is `ancestor` or lies below it. The caller holds the rename mutex, so parents
+// stay.
 Result<bool> FilesystemImpl::isInside(InodeNo directory, const InodePtr& ancestor) {
   constexpr int kMaxDepth = 1 << 20;
   InodeNo at = directory;

@@ -100,7 +100,8 @@ std::string FilesystemImpl::stats(bool json) {
   std::string text;
   for (const auto& [group, counters] : all.items()) {
     for (const auto& [name, value] : counters.items()) {
-      text += group + "." + name + " " + (value.is_string() ? value.get<std::string>() : value.dump());
+      text +=
+          group + "." + name + " " + (value.is_string() ? value.get<std::string>() : value.dump());
       text += "\n";
     }
   }

@@ -90,7 +90,8 @@ Result<Lsn> FilesystemImpl::storeAcl(const InodePtr& inode, std::string_view nam
   return commitXattr(inode, name, stored, acl->modeBits());
 }
 
-Result<Lsn> FilesystemImpl::dropXattr(const InodePtr& inode, std::string_view name, bool mustExist) {
+Result<Lsn> FilesystemImpl::dropXattr(const InodePtr& inode, std::string_view name,
+                                      bool mustExist) {
   TRY_ASSIGN(auto existing, readXattr(volume_.index(), inode->ino, recordOf(*inode).flags, name));
   if (!existing) {
     if (mustExist) return Status::error(ENODATA);

@@ -13,8 +13,9 @@ InodeLocks::~InodeLocks() NO_THREAD_SAFETY_ANALYSIS {
 }
 
 bool InodeLocks::add(const InodePtr& inode) NO_THREAD_SAFETY_ANALYSIS {
-  auto place = std::lower_bound(held_.begin(), held_.end(), inode,
-                                [](const InodePtr& a, const InodePtr& b) { return a->ino < b->ino; });
+  auto place =
+      std::lower_bound(held_.begin(), held_.end(), inode,
+                       [](const InodePtr& a, const InodePtr& b) { return a->ino < b->ino; });
   if (place != held_.end() && (*place)->ino == inode->ino) return true;
   const bool last = place == held_.end();
   if (last) {
@@ -36,9 +37,10 @@ RecordChange::RecordChange(std::initializer_list<Inode*> inodes) NO_THREAD_SAFET
   }
   std::sort(versions_.begin(), versions_.end(),
             [](const Version& a, const Version& b) { return a.inode->ino < b.inode->ino; });
-  versions_.erase(std::unique(versions_.begin(), versions_.end(),
-                              [](const Version& a, const Version& b) { return a.inode == b.inode; }),
-                  versions_.end());
+  versions_.erase(
+      std::unique(versions_.begin(), versions_.end(),
+                  [](const Version& a, const Version& b) { return a.inode == b.inode; }),
+      versions_.end());
   for (Version& version : versions_) {
     version.inode->attrMutex.lock();
     version.record = version.inode->record;

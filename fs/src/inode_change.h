@@ -17,29 +17,30 @@ class InodeLocks {
   InodeLocks(const InodeLocks&) = delete;
   InodeLocks& operator=(const InodeLocks&) = delete;
 
-  // Locks one more. False: the order of numbers made it let go of all of them in between, so whatever was
-  // looked up under them has to be looked up again.
+  // Locks one more. False: the order of numbers made it let go of all of them in between, so
+  // whatever was looked up under them has to be looked up again.
   bool add(const InodePtr& inode);
 
  private:
   std::vector<InodePtr> held_;  // in order of number
 };
 
-// New versions of the records of a few inodes, for one transaction. Holds their attrMutexes, in order of
-// number, from construction to the end of commit, so that records reach the log in the order in which they
-// were made. Without a commit nothing has changed.
+// New versions of the records of a few inodes, for one transaction. Holds their attrMutexes, in
+// order of number, from construction to the end of commit, so that records reach the log in the
+// order in which they were made. Without a commit nothing has changed.
 //
 // REQUIRES: the transaction's room has been reserved (that may wait).
 class RecordChange {
  public:
-  explicit RecordChange(std::initializer_list<Inode*> inodes);  // nulls and repetitions are left out
+  explicit RecordChange(
+      std::initializer_list<Inode*> inodes);  // nulls and repetitions are left out
   ~RecordChange();
   RecordChange(const RecordChange&) = delete;
   RecordChange& operator=(const RecordChange&) = delete;
 
   InodeRecord& of(const Inode& inode);
-  // Adds the records to the transaction, and the orphan keys of those that lost or got back their last
-  // name; commits; makes them current.
+  // Adds the records to the transaction, and the orphan keys of those that lost or got back their
+  // last name; commits; makes them current.
   Result<Lsn> commit(TransactionLog& log, Transaction transaction, TransactionLog::Room room);
 
  private:

@@ -33,8 +33,8 @@ bool InodeCount::known() {
 
 Status InodeCount::recount(Index& index, const std::function<bool()>& goOn) {
   while (goOn()) {
-    // A change in the index that is told to us only later than its key was seen is off by one: this is an
-    // estimate for statfs until the next clean unmount.
+    // A change in the index that is told to us only later than its key was seen is off by one: this
+    // is an estimate for statfs until the next clean unmount.
     MutexLock lock(mutex_);
     size_t seen = 0;
     TRY(index.scan(inodeKey(cursor_), prefixEnd("I"), [&](std::string_view key, std::string_view) {

@@ -1,7 +1,7 @@
 // InodeCount: how many inodes the volume has, for statfs.
 //
-// Kept in core. A clean unmount stores it (setting "inodes", with the mount's generation); after a crash it
-// is counted again, in the background, and is too low meanwhile.
+// Kept in core. A clean unmount stores it (setting "inodes", with the mount's generation); after a
+// crash it is counted again, in the background, and is too low meanwhile.
 #pragma once
 
 #include <functional>
@@ -14,7 +14,8 @@ namespace ourfs {
 
 class InodeCount {
  public:
-  // Takes the stored count, if the unmount that wrote it was the last thing that happened to the volume.
+  // Takes the stored count, if the unmount that wrote it was the last thing that happened to the
+  // volume.
   Status load(Volume& volume);
   bool known();
   // Counts the records, as long as `goOn` answers true.

@@ -47,7 +47,8 @@ struct Shard {
   Mutex mutex;
   CondVar changed;  // an entry left Loading or Leaving
   std::unordered_map<uint64_t, Entry> entries GUARDED_BY(mutex);
-  std::list<uint64_t> unused GUARDED_BY(mutex);  // Ready, no lookups, no opens; longest unused first
+  std::list<uint64_t> unused
+      GUARDED_BY(mutex);  // Ready, no lookups, no opens; longest unused first
 };
 
 constexpr size_t kShards = 16;

@@ -133,7 +133,8 @@ bool Reclaimer::awaitSpace(std::chrono::milliseconds limit) {
   const uint64_t before = done_;
   while (!stop_ && done_ == before) {
     if (!busy_ && queue_.empty()) {
-      // The kernel forgets an unlinked file right after its last use: wait for that unless all are open.
+      // The kernel forgets an unlinked file right after its last use: wait for that unless all are
+      // open.
       std::vector<InodeNo> waiting;
       for (uint64_t ino : expected_) {
         if (waiting.size() == kLookAt) break;

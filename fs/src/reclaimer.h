@@ -1,7 +1,8 @@
 // Reclaimer: the thread that frees unlinked inodes once nobody uses them.
 //
-// Invariant: an inode is reclaimed only while it has left the table's reach (InodeTable::retire), so that no
-// request can use it meanwhile. What is not reclaimed keeps its orphan key and is found at the next mount.
+// Invariant: an inode is reclaimed only while it has left the table's reach (InodeTable::retire),
+// so that no request can use it meanwhile. What is not reclaimed keeps its orphan key and is found
+// at the next mount.
 //
 // Threads: any. Holds no lock of its own while it reclaims.
 #pragma once
@@ -35,12 +36,12 @@ class Reclaimer {
 
   // Waits until the queue is empty, at most `limit`. True if it is.
   bool drain(std::chrono::milliseconds limit);
-  // For writers without space: waits until some inode was reclaimed that was unlinked before the call.
-  // False: there is none, or it is still open.
+  // For writers without space: waits until some inode was reclaimed that was unlinked before the
+  // call. False: there is none, or it is still open.
   bool awaitSpace(std::chrono::milliseconds limit);
   bool stopping();
 
-  size_t waiting();     // unlinked, not reclaimed yet
+  size_t waiting();  // unlinked, not reclaimed yet
   uint64_t reclaimed();
 
  private:

@@ -4,9 +4,7 @@
 
 namespace ourfs {
 
-bool isAclName(std::string_view name) {
-  return name == kAccessAclName || name == kDefaultAclName;
-}
+bool isAclName(std::string_view name) { return name == kAccessAclName || name == kDefaultAclName; }
 
 Status checkXattrName(std::string_view name, bool posixAcl) {
   if (name.empty() || name.size() > kMaxXattrName) return Status::error(ERANGE);

@@ -10,7 +10,8 @@ namespace {
 
 FilesystemOptions quietOptions() {
   FilesystemOptions options;
-  options.commitInterval = std::chrono::seconds(3600);  // the workload decides when something is written
+  options.commitInterval =
+      std::chrono::seconds(3600);  // the workload decides when something is written
   options.data.cacheLimit = ByteCount(8 * MiB);
   options.data.writeback.expire = std::chrono::hours(1);
   options.data.writeback.interval = std::chrono::hours(1);
@@ -67,18 +68,42 @@ std::function<bool(size_t, size_t)> chooser(uint64_t choice) {
       return r();
     };
     switch (mode) {
-      case 0: return false;
-      case 1: return true;
-      case 2: return coin(write, sector) % 2 == 0;
-      case 3: return coin(write, 0) % 2 == 0;
-      case 4: return coin(write, 0) % 8 != 0;
-      default: return coin(write, sector) % 16 != 0;
+      case 0:
+        return false;
+      case 1:
+        return true;
+      case 2:
+        return coin(write, sector) % 2 == 0;
+      case 3:
+        return coin(write, 0) % 2 == 0;
+      case 4:
+        return coin(write, 0) % 8 != 0;
+      default:
+        return coin(write, sector) % 16 != 0;
     }
   };
 }
 
+// The last requests before the crash, for the message of a failure.
+std::string requestsBefore(const std::vector<RecordedIo>& log, uint64_t point) {
+  static const char* const ops[] = {"read", "write", "flush", "discard"};
+  static const char* const classes[] = {"data", "journal", "index", "table", "superblock", "other"};
+  std::string text = "\n  requests before it:";
+  size_t end = 0;
+  while (end < log.size() && log[end].submitted < point) ++end;
+  for (size_t i = end > 24 ? end - 24 : 0; i < end; ++i) {
+    const RecordedIo& io = log[i];
+    text += "\n    [" + std::to_string(io.submitted) + "," + std::to_string(io.completed) + "] " +
+            ops[static_cast<int>(io.op)] + (io.fua ? " fua " : " ") +
+            classes[static_cast<int>(io.cls)] + " " + std::to_string(io.offset.v) + "+" +
+            std::to_string(io.bytes.size());
+  }
+  return text;
+}
+
 // Replays, serves, and compares with the model. Empty or what is wrong.
-std::string judgeImage(MemoryDevice& image, const CrashModel& model, uint64_t point, uint64_t& content) {
+std::string judgeImage(MemoryDevice& image, const CrashModel& model, uint64_t point,
+                       uint64_t& content) {
   CheckOptions look;
   std::string problem;
   look.report = [&](const std::string& line) { problem += (problem.empty() ? "" : "; ") + line; };
@@ -108,7 +133,8 @@ std::string judgeImage(MemoryDevice& image, const CrashModel& model, uint64_t po
 }
 
 // Crashes while the image is being recovered: a mount is recorded, and cut at a random point.
-std::unique_ptr<MemoryDevice> crashInRecovery(std::unique_ptr<MemoryDevice> image, std::mt19937_64& random) {
+std::unique_ptr<MemoryDevice> crashInRecovery(std::unique_ptr<MemoryDevice> image,
+                                              std::mt19937_64& random) {
   auto base = image->clone();
   std::vector<RecordedIo> log;
   uint64_t end = 0;
@@ -132,7 +158,8 @@ ExplorerResult explore(const ExplorerOptions& options) {
   std::unordered_set<uint64_t> contents, images;
   uint64_t onlySeed = 0, onlyPoint = 0, onlyChoice = 0;
   const char* only = std::getenv("OURFS_CRASH");
-  if (only && std::sscanf(only, "%lu:%lu:%lu", &onlySeed, &onlyPoint, &onlyChoice) != 3) only = nullptr;
+  if (only && std::sscanf(only, "%lu:%lu:%lu", &onlySeed, &onlyPoint, &onlyChoice) != 3)
+    only = nullptr;
 
   for (int w = 0; w < (only ? 1 : options.workloads); ++w) {
     uint64_t seed = only ? onlySeed : options.seed + static_cast<uint64_t>(w);
@@ -161,7 +188,7 @@ ExplorerResult explore(const ExplorerOptions& options) {
         ++result.violations;
         if (result.first.empty())
           result.first = "state " + std::to_string(seed) + ":" + std::to_string(point) + ":" +
-                         std::to_string(choice) + ": " + wrong;
+                         std::to_string(choice) + ": " + wrong + requestsBefore(history.log, point);
         if (result.violations >= options.stopAfterViolations) break;
       }
     }

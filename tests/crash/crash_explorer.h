@@ -1,10 +1,11 @@
-// CrashExplorer: runs a workload on the real stack over a recording device, then builds states that a crash
-// could have left, and judges each: replay, fsck, the model's oracle. A tenth of them crash again while they
-// are being recovered.
+// CrashExplorer: runs a workload on the real stack over a recording device, then builds states that
+// a crash could have left, and judges each: replay, fsck, the model's oracle. A tenth of them crash
+// again while they are being recovered.
 //
-// A state is named by (workload seed, crash point, choice seed); OURFS_CRASH=seed:point:choice looks at one
-// alone. Background threads make the log of a workload differ a little from run to run, so a name finds its
-// state again nearly always, not always; the failing image's history is printed with it.
+// A state is named by (workload seed, crash point, choice seed); OURFS_CRASH=seed:point:choice
+// looks at one alone. Background threads make the log of a workload differ a little from run to
+// run, so a name finds its state again nearly always, not always; the failing image's history is
+// printed with it.
 #pragma once
 
 #include <cstdint>
@@ -29,11 +30,11 @@ struct ExplorerOptions {
 };
 
 struct ExplorerResult {
-  uint64_t states = 0;      // looked at
-  uint64_t distinct = 0;    // by a hash of the recovered content
-  uint64_t images = 0;      // distinct by a hash of the crash image's volatile choice
+  uint64_t states = 0;    // looked at
+  uint64_t distinct = 0;  // by a hash of the recovered content
+  uint64_t images = 0;    // distinct by a hash of the crash image's volatile choice
   uint64_t violations = 0;
-  std::string first;        // the first violation, with its name
+  std::string first;  // the first violation, with its name
 };
 
 ExplorerResult explore(const ExplorerOptions& options);

@@ -58,6 +58,32 @@ uint64_t CrashModel::sizeOf(uint64_t file) const {
 
 void CrashModel::synced(std::optional<uint64_t> id, Span span) { syncs_.push_back({id, span}); }
 
+std::string CrashModel::historyOf(uint64_t file, uint64_t number, uint64_t point) const {
+  std::map<uint64_t, std::string> lines;  // by the clock
+  auto text = [&](Span span) {
+    return "[" + std::to_string(span.begin) + "," + std::to_string(span.end) + "]" +
+           (covered(file, span, point) ? " covered" : "");
+  };
+  if (auto found = sectors_.find(file); found != sectors_.end()) {
+    if (auto events = found->second.find(number); events != found->second.end())
+      for (const Event& event : events->second)
+        lines[event.span.begin] +=
+            " sector=v" + std::to_string(event.value.version) + text(event.span);
+  }
+  if (auto found = sizes_.find(file); found != sizes_.end()) {
+    for (const SizeEvent& event : found->second)
+      lines[event.span.begin] += " size=" + std::to_string(event.size) + text(event.span);
+  }
+  for (const Sync& sync : syncs_) {
+    if (!sync.id || *sync.id == file)
+      lines[sync.span.begin] +=
+          " sync[" + std::to_string(sync.span.begin) + "," + std::to_string(sync.span.end) + "]";
+  }
+  std::string all = "\n  history (crash at " + std::to_string(point) + "):";
+  for (auto& [clock, line] : lines) all += "\n   " + line;
+  return all;
+}
+
 bool CrashModel::covered(uint64_t file, Span event, uint64_t point) const {
   for (const Sync& sync : syncs_) {
     if (sync.id && *sync.id != file) continue;
@@ -67,13 +93,6 @@ bool CrashModel::covered(uint64_t file, Span event, uint64_t point) const {
 }
 
 namespace {
-
-// The recovered tree, with model ids where the path tells them; kinds, targets and attributes.
-struct Found {
-  std::map<std::string, Node> nodes;
-  std::map<std::string, InodeNo> inodes;
-  std::map<std::string, std::map<std::string, std::string>> attributes;
-};
 
 Status walk(Filesystem& filesystem, InodeNo dir, const std::string& prefix, Found& found) {
   TRY_ASSIGN(OpenFilePtr handle, filesystem.openDirectory(dir));
@@ -108,7 +127,8 @@ bool sameTree(const Found& found, const Tree& tree) {
   if (found.nodes.size() != tree.nodes.size()) return false;
   for (auto& [path, node] : tree.nodes) {
     auto other = found.nodes.find(path);
-    if (other == found.nodes.end() || other->second.kind != node.kind || other->second.target != node.target)
+    if (other == found.nodes.end() || other->second.kind != node.kind ||
+        other->second.target != node.target)
       return false;
     static const std::map<std::string, std::string> none;
     auto expected = tree.attributes.find(node.id);
@@ -148,8 +168,9 @@ std::string CrashModel::judgeFile(Filesystem& filesystem, InodeNo ino, uint64_t 
     }
   }
   if (size < smallest || size > largest)
-    return path + ": size " + std::to_string(size) + ", may be " + std::to_string(smallest) + " to " +
-           std::to_string(largest);
+    return path + ": size " + std::to_string(size) + ", may be " + std::to_string(smallest) +
+           " to " + std::to_string(largest) + historyOf(file, size / kSector, point) +
+           historyOf(file, 0, point);
 
   auto handle = filesystem.open(ino, O_RDONLY);
   if (!handle) return path + ": open: " + handle.status().message();
@@ -172,7 +193,9 @@ std::string CrashModel::judgeFile(Filesystem& filesystem, InodeNo ino, uint64_t 
     std::string where = path + ": sector " + std::to_string(number);
     if (!value) {
       bool poison = sector[0] == kPoison;
-      return where + (poison ? " shows free space (poison)" : " holds bytes that nobody wrote there");
+      return where +
+             (poison ? " shows free space (poison)" : " holds bytes that nobody wrote there") +
+             historyOf(file, number, point);
     }
     std::vector<Stamp> allowed{Stamp{}};
     auto events = sectors.find(number);
@@ -187,7 +210,18 @@ std::string CrashModel::judgeFile(Filesystem& filesystem, InodeNo ino, uint64_t 
       return where + " holds version " + std::to_string(value->version) + " of file " +
              std::to_string(value->file) + ", allowed for file " + std::to_string(file) + ": " +
              std::to_string(allowed.size()) + " values, the oldest version " +
-             std::to_string(allowed.front().version);
+             std::to_string(allowed.front().version) + historyOf(file, number, point);
+  }
+  return "";
+}
+
+std::string CrashModel::judgeFiles(Filesystem& filesystem, const Found& found, const Tree& tree,
+                                   uint64_t point) const {
+  contentHash = 0;
+  for (auto& [path, node] : tree.nodes) {
+    if (node.kind != 'f') continue;
+    std::string wrong = judgeFile(filesystem, found.inodes.at(path), node.id, path, point);
+    if (!wrong.empty()) return wrong;
   }
   return "";
 }
@@ -205,24 +239,16 @@ std::string CrashModel::judge(Filesystem& filesystem, uint64_t point) const {
   Status walked = walk(filesystem, InodeNo(1), "", found);
   if (!walked.isOk()) return "walking the tree: " + walked.message();
 
-  contentHash = 0;
-  std::optional<size_t> match;
+  // Different prefixes may have the same names (a file replaced by another): one of them must fit.
+  std::string wrong = "the tree is none of those after operations " + std::to_string(atLeast) +
+                      " to " + std::to_string(atMost) + ":" + listing(found);
   for (size_t i = atMost + 1; i-- > atLeast;) {
-    if (sameTree(found, snapshots_[i].tree)) {
-      match = i;
-      break;
-    }
+    if (!sameTree(found, snapshots_[i].tree)) continue;
+    wrong = judgeFiles(filesystem, found, snapshots_[i].tree, point);
+    contentHash ^= i * 0x100000001b3ull;
+    if (wrong.empty()) break;
   }
-  if (!match)
-    return "the tree is none of those after operations " + std::to_string(atLeast) + " to " +
-           std::to_string(atMost) + ":" + listing(found);
-  contentHash = *match * 0x100000001b3ull;
-  for (auto& [path, node] : snapshots_[*match].tree.nodes) {
-    if (node.kind != 'f') continue;
-    std::string wrong = judgeFile(filesystem, found.inodes[path], node.id, path, point);
-    if (!wrong.empty()) return wrong;
-  }
-  return "";
+  return wrong;
 }
 
 }  // namespace ourfs::crash

@@ -1,11 +1,13 @@
 // CrashModel: what a crash may leave, by the promises of docs/design.md.
 //
 // Time is the clock of the recording device. The model keeps, for a single-threaded workload:
-//   - the tree after every namespace operation. Operations reach the log in order, so what a crash leaves
-//     is the tree after some prefix of them: at least all that an fsync covered, at most all that had begun;
-//   - for every 512-byte sector of every file its history of values. A crash leaves the last value that an
-//     fsync covered, or any later one whose write had begun; zero only if nothing was covered, or if a
-//     truncate or punch is among the later ones. Never anything else: free space holds poison.
+//   - the tree after every namespace operation. Operations reach the log in order, so what a crash
+//     leaves is the tree after some prefix of them: at least all that an fsync covered, at most all
+//     that had begun;
+//   - for every 512-byte sector of every file its history of values. A crash leaves the last value
+//     that an fsync covered, or any later one whose write had begun; zero only if nothing was
+//     covered, or if a truncate or punch is among the later ones. Never anything else: free space
+//     holds poison.
 #pragma once
 
 #include <cstdint>
@@ -41,9 +43,16 @@ struct Node {
   bool operator==(const Node&) const = default;
 };
 struct Tree {
-  std::map<std::string, Node> nodes;  // by path, without the root
+  std::map<std::string, Node> nodes;                                  // by path, without the root
   std::map<uint64_t, std::map<std::string, std::string>> attributes;  // by id
   bool operator==(const Tree&) const = default;
+};
+
+// The recovered tree: kinds, targets, inode numbers and attributes, by path.
+struct Found {
+  std::map<std::string, Node> nodes;
+  std::map<std::string, InodeNo> inodes;
+  std::map<std::string, std::map<std::string, std::string>> attributes;
 };
 
 class CrashModel {
@@ -81,7 +90,11 @@ class CrashModel {
     Span span;
     std::vector<uint64_t> touched;
   };
+  // What happened to one sector and to the size, in order, for the message of a failure.
+  std::string historyOf(uint64_t file, uint64_t sector, uint64_t point) const;
   bool covered(uint64_t file, Span event, uint64_t point) const;
+  std::string judgeFiles(Filesystem& filesystem, const Found& found, const Tree& tree,
+                         uint64_t point) const;
   std::string judgeFile(Filesystem& filesystem, InodeNo ino, uint64_t file, const std::string& path,
                         uint64_t point) const;
 

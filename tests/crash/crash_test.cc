@@ -12,7 +12,8 @@ namespace {
 
 uint64_t seedFromEnvironment() {
   if (const char* given = std::getenv("OURFS_SEED")) return std::strtoull(given, nullptr, 10);
-  return static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) % 1000000007;
+  return static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) %
+         1000000007;
 }
 bool sanitized() { return std::getenv("OURFS_SANITIZED") != nullptr; }
 bool full() {
@@ -21,8 +22,10 @@ bool full() {
 }
 
 void report(const char* what, uint64_t seed, const ExplorerResult& result) {
-  std::printf("%s: OURFS_SEED=%lu: %lu states, %lu images, %lu distinct recovered contents, %lu violations\n",
-              what, seed, result.states, result.images, result.distinct, result.violations);
+  std::printf(
+      "%s: OURFS_SEED=%lu: %lu states, %lu images, %lu distinct recovered contents, %lu "
+      "violations\n",
+      what, seed, result.states, result.images, result.distinct, result.violations);
 }
 
 TEST(CrashTest, EveryStateOfRandomWorkloadsKeepsThePromises) {
@@ -67,7 +70,8 @@ TEST_P(CrashMutantTest, IsCaught) {
   options.ballast = GetParam().ballast;
   ExplorerResult result = explore(options);
   report(GetParam().name, options.seed, result);
-  EXPECT_GT(result.violations, 0u) << "a filesystem without this rule was not told from one with it";
+  EXPECT_GT(result.violations, 0u)
+      << "a filesystem without this rule was not told from one with it";
 }
 
 INSTANTIATE_TEST_SUITE_P(Rules, CrashMutantTest,

@@ -19,7 +19,11 @@ bool refused(const Status& status) { return status.errnum() == ENOSPC; }
 
 CrashWorkload::CrashWorkload(Filesystem& filesystem, RecordDevice& device, CrashModel& model,
                              const WorkloadOptions& options)
-    : filesystem_(filesystem), device_(device), model_(model), options_(options), random_(options.seed) {}
+    : filesystem_(filesystem),
+      device_(device),
+      model_(model),
+      options_(options),
+      random_(options.seed) {}
 
 Status CrashWorkload::run() {
   TRY(makeBallast());
@@ -178,8 +182,9 @@ Status CrashWorkload::removeDirectory() {
 Status CrashWorkload::renameNode() {
   auto from = pickNode('*');
   if (!from) return Status::ok();
-  auto over = from->id != 0 && model_.tree().nodes.at(from->path).kind == 'f' && pick(2) == 0 ? pickNode('f')
-                                                                                            : std::nullopt;
+  auto over = from->id != 0 && model_.tree().nodes.at(from->path).kind == 'f' && pick(2) == 0
+                  ? pickNode('f')
+                  : std::nullopt;
   Target to = over ? *over : freshName();
   if (to.path == from->path || to.path.starts_with(from->path + "/")) return Status::ok();
   TRY_ASSIGN(InodeNo fromParent, inodeOf(from->parent));
@@ -238,11 +243,12 @@ Status CrashWorkload::writeFile(bool direct) {
   span.end = mark();
   filesystem_.release(std::move(handle));
   if (!done && !refused(done.status())) return done.status();
-  // A direct write that failed half way may have reached the disk in parts: from now on the range may be
-  // new, and no fsync makes it certain.
+  // A direct write that failed half way may have reached the disk in parts: from now on the range
+  // may be new, and no fsync makes it certain.
   uint64_t wrote = done ? done->v : direct ? length : 0;
   if (!done) span.end = kNever;
-  for (uint64_t s = 0; s < wrote / kSector; ++s) model_.wrote(target->id, at / kSector + s, stamp, span);
+  for (uint64_t s = 0; s < wrote / kSector; ++s)
+    model_.wrote(target->id, at / kSector + s, stamp, span);
   if (done && at + wrote > size) model_.resized(target->id, at + wrote, span);
   return Status::ok();
 }
@@ -252,7 +258,8 @@ Status CrashWorkload::truncateFile() {
   if (!target) return Status::ok();
   TRY_ASSIGN(InodeNo ino, inodeOf(target->path));
   uint64_t size = model_.sizeOf(target->id);
-  uint64_t to = pick(2) == 0 ? roundDown(pick(size + 1), kSector) : roundDown(pick(kLongest), kSector);
+  uint64_t to =
+      pick(2) == 0 ? roundDown(pick(size + 1), kSector) : roundDown(pick(kLongest), kSector);
   AttributeChange change;
   change.size = to;
   Span span{mark(), 0};

@@ -20,7 +20,8 @@ struct WorkloadOptions {
 
 class CrashWorkload {
  public:
-  CrashWorkload(Filesystem& filesystem, RecordDevice& device, CrashModel& model, const WorkloadOptions& options);
+  CrashWorkload(Filesystem& filesystem, RecordDevice& device, CrashModel& model,
+                const WorkloadOptions& options);
   // Runs all operations. An error is a failure of the filesystem (ENOSPC is not).
   Status run();
 

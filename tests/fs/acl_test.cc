@@ -9,8 +9,9 @@ namespace ourfs::test {
 namespace {
 
 TEST(AclTest, AValidListSurvivesDecodingAndEncoding) {
-  for (const char* text : {"u::rwx,g::r-x,o::r--", "u::rwx,u:100:r--,u:7:rw-,g::r-x,g:5:---,m::rwx,o::---",
-                           "u::---,g::---,m::---,o::---"}) {
+  for (const char* text :
+       {"u::rwx,g::r-x,o::r--", "u::rwx,u:100:r--,u:7:rw-,g::r-x,g:5:---,m::rwx,o::---",
+        "u::---,g::---,m::---,o::---"}) {
     auto acl = Acl::decode(aclOf(text));
     ASSERT_TRUE(acl.isOk() && *acl) << text;
     EXPECT_EQ((*acl)->encode(), aclOf(text)) << text;
@@ -34,10 +35,10 @@ TEST(AclTest, WhatIsNotAListIsInvalid) {
       version,
       tag,
       permission,
-      aclOf("u::rwx,g::r-x"),                              // nobody for others
-      aclOf("u::rwx,u::rwx,g::r-x,o::r--"),                // two owners
-      aclOf("g::r-x,u::rwx,o::r--"),                       // out of order
-      aclOf("u::rwx,u:100:r--,g::r-x,o::r--"),             // a name without a mask
+      aclOf("u::rwx,g::r-x"),                   // nobody for others
+      aclOf("u::rwx,u::rwx,g::r-x,o::r--"),     // two owners
+      aclOf("g::r-x,u::rwx,o::r--"),            // out of order
+      aclOf("u::rwx,u:100:r--,g::r-x,o::r--"),  // a name without a mask
       aclOf("u::rwx,u:100:r--,u:100:rw-,g::r-x,m::rwx,o::r--"),
       aclOf("u::rwx,g::r-x,m::rwx,m::rwx,o::r--"),
   };
@@ -86,8 +87,8 @@ TEST(AclTest, InheritanceFollowsTheManual) {
        "u::rw-,u:100:rwx,g::r-x,m::rw-,o::---", false},
       {"u::rwx,u:100:rwx,g::r-x,m::rwx,o::---", S_IFDIR | 0777, 0, S_IFDIR | 0770,
        "u::rwx,u:100:rwx,g::r-x,m::rwx,o::---", true},
-      {"u::r--,g::rwx,m::r-x,o::rwx", S_IFREG | 0750, 0, S_IFREG | 0450, "u::r--,g::rwx,m::r-x,o::---",
-       false},
+      {"u::r--,g::rwx,m::r-x,o::rwx", S_IFREG | 0750, 0, S_IFREG | 0450,
+       "u::r--,g::rwx,m::r-x,o::---", false},
   };
   for (const auto& row : table) {
     std::optional<std::string> parent;
@@ -138,8 +139,15 @@ TEST_F(AclOnDiskTest, AnAccessListSetsTheModeAndVanishesIfItSaysNoMore) {
   InodeNo f = file(kRoot, "f", 0640);
   ASSERT_EQ(setAcl(f, kAccessAclName, "u::rwx,u:5:rw-,g::r--,m::rw-,o::r--"), 0);
   EXPECT_EQ(stat(f).mode, S_IFREG | 0764u);
-  ASSERT_TRUE(fs_->setattr(caller_, f, {.mode = 0600, .uid = {}, .gid = {}, .size = {}, .atime = {},
-                                        .mtime = {}, .ctime = {}}).isOk());
+  ASSERT_TRUE(fs_->setattr(caller_, f,
+                           {.mode = 0600,
+                            .uid = {},
+                            .gid = {},
+                            .size = {},
+                            .atime = {},
+                            .mtime = {},
+                            .ctime = {}})
+                  .isOk());
   EXPECT_EQ(acl(f, kAccessAclName), aclOf("u::rw-,u:5:rw-,g::r--,m::---,o::---"));
   ASSERT_EQ(setAcl(f, kAccessAclName, "u::rw-,g::r--,o::r--"), 0);
   EXPECT_EQ(stat(f).mode, S_IFREG | 0644u);

@@ -115,7 +115,8 @@ TEST_F(AttributesTest, XattrsAreSetReplacedListedAndRemoved) {
   EXPECT_EQ(fs_->listxattr(f)->size(), 7 + 10 + 256 + 20u);
   EXPECT_EQ(fs_->removexattr(caller_, f, "user.a").errnum(), 0);
   EXPECT_EQ(fs_->removexattr(caller_, f, "user.a").errnum(), ENODATA);
-  for (const std::string& name : {std::string("trusted.b"), longName, std::string("security.capability")}) {
+  for (const std::string& name :
+       {std::string("trusted.b"), longName, std::string("security.capability")}) {
     EXPECT_EQ(fs_->removexattr(caller_, f, name).errnum(), 0);
   }
   EXPECT_EQ(*fs_->listxattr(f), "");

@@ -149,7 +149,8 @@ class FilesystemTest : public ::testing::Test {
   std::unique_ptr<Filesystem> fs_;
 };
 
-// A POSIX ACL in its binary form, from text as getfacl(1) prints it: "u::rwx,u:100:r--,g::r-x,m::rwx,o::---".
+// A POSIX ACL in its binary form, from text as getfacl(1) prints it:
+// "u::rwx,u:100:r--,g::r-x,m::rwx,o::---".
 inline std::string aclOf(std::string_view text) {
   std::string out;
   Encoder e(out);

@@ -83,6 +83,7 @@ TEST(MountOptionsTest, BadOptionsAreNamedInOneLine) {
       {"dirty_limit=8M,dirty_background=9M", "dirty_limit"},
       {"norecovery", "ro"},
       {"logfile=", "logfile"},
+      {"loglevel=silly", "silly"},
       {"x_systemd", "x_systemd"},
   };
   for (const auto& row : table) {

@@ -1,5 +1,5 @@
-// Filesystem: after a crash the tree is what it was at some moment, not before the last sync; and many
-// threads at once leave a tree that agrees with itself.
+// Filesystem: after a crash the tree is what it was at some moment, not before the last sync; and
+// many threads at once leave a tree that agrees with itself.
 #include <linux/fs.h>
 
 #include <thread>
@@ -33,15 +33,16 @@ class NamesCrashTest : public FilesystemTest {
         EXPECT_EQ(r.parent, d.v) << path << "/" << name;
         text += dump(each.ino, path + "/" + name);
       } else {
-        text += path + "/" + name + " " + std::to_string(each.ino.v) + " " + std::to_string(r.mode) + " " +
-                std::to_string(r.nlink) + "\n";
+        text += path + "/" + name + " " + std::to_string(each.ino.v) + " " +
+                std::to_string(r.mode) + " " + std::to_string(r.nlink) + "\n";
       }
     }
     return text;
   }
 
   // One random change; failures are part of the game.
-  void randomChange(Random& random, const std::vector<InodeNo>& dirs, const std::string& suffix = "") {
+  void randomChange(Random& random, const std::vector<InodeNo>& dirs,
+                    const std::string& suffix = "") {
     auto directory = [&] { return dirs[random.below(dirs.size())]; };
     auto name = [&] { return "n" + std::to_string(random.below(8)) + suffix; };
     Result<Attributes> made = Status::error(ENOENT);
@@ -71,7 +72,8 @@ class NamesCrashTest : public FilesystemTest {
         break;
       default: {
         const uint32_t flags[] = {0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT};
-        (void)fs_->rename(caller_, directory(), name(), directory(), name(), flags[random.below(5)]).isOk();
+        (void)fs_->rename(caller_, directory(), name(), directory(), name(), flags[random.below(5)])
+            .isOk();
       }
     }
     if (made) fs_->forget(made->ino, 1);
@@ -115,7 +117,8 @@ TEST_F(NamesCrashTest, WhatIsLeftIsThePrefixOfWhatHappened) {
     const uint64_t point = random.between(first, last);
     const uint64_t chance = random.below(4);
     SCOPED_TRACE("crash at " + std::to_string(point));
-    device_ = crashImage(*base, log, point, [&](size_t, size_t) { return random.below(3) < chance; });
+    device_ =
+        crashImage(*base, log, point, [&](size_t, size_t) { return random.below(3) < chance; });
     mount();
     const std::string tree = dump();
     bool known = false;
@@ -152,8 +155,9 @@ TEST_F(NamesCrashTest, ThreadsThatChangeTheSameNamesLeaveASoundTree) {
         }
         // Directories move too, across parents.
         if (random.oneIn(10)) {
-          (void)fs_->rename(caller_, random.oneIn(2) ? dirs[1] : dirs[2], random.oneIn(2) ? "C" : "D",
-                            random.oneIn(2) ? dirs[4] : dirs[2], "C", 0)
+          (void)fs_
+              ->rename(caller_, random.oneIn(2) ? dirs[1] : dirs[2], random.oneIn(2) ? "C" : "D",
+                       random.oneIn(2) ? dirs[4] : dirs[2], "C", 0)
               .isOk();
         }
       }

@@ -16,7 +16,8 @@ class NamesTest : public FilesystemTest {
     const InodeRecord after = stat(ino);
     return {after.mtime > before.mtime, after.ctime > before.ctime};
   }
-  static constexpr std::pair<bool, bool> kBoth{true, true}, kCtime{false, true}, kNone{false, false};
+  static constexpr std::pair<bool, bool> kBoth{true, true}, kCtime{false, true},
+      kNone{false, false};
 };
 
 TEST_F(NamesTest, EveryTypeIsMadeAndFoundAgainAfterARemount) {

@@ -7,7 +7,8 @@ namespace {
 
 class OpenFilesTest : public FilesystemTest {
  protected:
-  // Waits until nothing unlinked is left that nobody uses. statfs waits for that itself, a bounded time.
+  // Waits until nothing unlinked is left that nobody uses. statfs waits for that itself, a bounded
+  // time.
   uint64_t inodes() {
     const StatfsReply s = fs_->statfs();
     return s.files - s.filesFree;

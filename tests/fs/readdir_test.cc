@@ -64,8 +64,8 @@ TEST_F(ReaddirTest, TypesAreThoseOfTheInodes) {
   dir(kRoot, "d");
   must(fs_->symlink(caller_, kRoot, "l", "x"));
   must(fs_->mknod(caller_, kRoot, "p", S_IFIFO, 0));
-  const std::map<std::string, uint8_t> expected = {
-      {".", DT_DIR}, {"..", DT_DIR}, {"f", DT_REG}, {"d", DT_DIR}, {"l", DT_LNK}, {"p", DT_FIFO}};
+  const std::map<std::string, uint8_t> expected = {{".", DT_DIR}, {"..", DT_DIR}, {"f", DT_REG},
+                                                   {"d", DT_DIR}, {"l", DT_LNK},  {"p", DT_FIFO}};
   openDir(kRoot);
   std::map<std::string, uint8_t> got;
   for (const Listed& each : list(*directory_, 0, SIZE_MAX)) got[each.name] = each.type;

@@ -23,26 +23,29 @@ TEST_F(RenameTest, WhatMayReplaceWhat) {
     const char *source, *target;
     int plain, noReplace, exchange;
   } table[] = {
-      {"file", "-", 0, 0, ENOENT},        {"dir", "-", 0, 0, ENOENT},
-      {"full", "-", 0, 0, ENOENT},        {"-", "-", ENOENT, ENOENT, ENOENT},
+      {"file", "-", 0, 0, ENOENT},           {"dir", "-", 0, 0, ENOENT},
+      {"full", "-", 0, 0, ENOENT},           {"-", "-", ENOENT, ENOENT, ENOENT},
       {"-", "file", ENOENT, ENOENT, ENOENT}, {"file", "file", 0, EEXIST, 0},
-      {"file", "dir", EISDIR, EEXIST, 0}, {"file", "full", EISDIR, EEXIST, 0},
-      {"dir", "file", ENOTDIR, EEXIST, 0}, {"dir", "dir", 0, EEXIST, 0},
+      {"file", "dir", EISDIR, EEXIST, 0},    {"file", "full", EISDIR, EEXIST, 0},
+      {"dir", "file", ENOTDIR, EEXIST, 0},   {"dir", "dir", 0, EEXIST, 0},
       {"dir", "full", ENOTEMPTY, EEXIST, 0}, {"full", "file", ENOTDIR, EEXIST, 0},
-      {"full", "dir", 0, EEXIST, 0},      {"full", "full", ENOTEMPTY, EEXIST, 0},
+      {"full", "dir", 0, EEXIST, 0},         {"full", "full", ENOTEMPTY, EEXIST, 0},
   };
   int round = 0;
   for (const auto& row : table) {
     for (bool crossing : {false, true}) {
-      for (auto [flags, expected] : {std::pair(0u, row.plain), std::pair(unsigned{RENAME_NOREPLACE}, row.noReplace),
-                                     std::pair(unsigned{RENAME_EXCHANGE}, row.exchange)}) {
+      for (auto [flags, expected] :
+           {std::pair(0u, row.plain), std::pair(unsigned{RENAME_NOREPLACE}, row.noReplace),
+            std::pair(unsigned{RENAME_EXCHANGE}, row.exchange)}) {
         InodeNo a = dir(kRoot, "a" + std::to_string(round)), b = a;
         if (crossing) b = dir(kRoot, "b" + std::to_string(round));
         ++round;
         InodeNo source = make(a, "s", row.source), target = make(b, "t", row.target);
-        SCOPED_TRACE(std::string(row.source) + " over " + row.target + " flags " + std::to_string(flags));
+        SCOPED_TRACE(std::string(row.source) + " over " + row.target + " flags " +
+                     std::to_string(flags));
         EXPECT_EQ(renameError(a, "s", b, "t", flags), expected);
-        const bool swapped = expected == 0 && flags == RENAME_EXCHANGE, moved = expected == 0 && !swapped;
+        const bool swapped = expected == 0 && flags == RENAME_EXCHANGE,
+                   moved = expected == 0 && !swapped;
         EXPECT_EQ(lookup(a, "s"), moved ? InodeNo(0) : swapped ? target : source);
         EXPECT_EQ(lookup(b, "t"), moved || swapped ? source : target);
       }

@@ -240,8 +240,8 @@ void TestVolume::checkDataFirst(const Ioend& ioend, DeviceOffset address, ByteCo
 
 Status TestVolume::finish(Ioend& ioend) {
   if (finishError_ != 0) return Status::error(finishError_);
-  MutexLock lock(ioend.mapping->extents.mutex());
   ExtentMap& map = ioend.mapping->extents;
+  MutexLock lock(map.mutex());
   std::vector<Extent> ready;
   const FileOffset end = ioend.offset + ioend.length;
   map.forEach(ioend.offset, end, [&](const Extent& e) {

@@ -107,6 +107,7 @@ void IoendQueue::endGroup(WriteIo* const* first, WriteIo* const* last) {
     }
   };
   if (endEarly) endFolios();
+  ops_.written(*(*first)->ioend.mapping);
   const Status status = finish(first, last);
   for (auto io = first; io != last; ++io) {
     if ((*io)->ioend.status.isOk()) (*io)->ioend.status = status;

@@ -5,9 +5,10 @@
 //   1. A completed write is visible to every later read.
 //   2. A completed write is durable only after a flush that was submitted after its completion has
 //      completed, or if it carried `fua`.
-//   3. Writes that are in flight together reach the medium in any order, and a crash may tear each of
-//      them at any logical sector.
-//   4. A flush covers the writes that completed before it was submitted, and says nothing about others.
+//   3. Writes that are in flight together reach the medium in any order, and a crash may tear each
+//      of them at any logical sector.
+//   4. A flush covers the writes that completed before it was submitted, and says nothing about
+//      others.
 // No file descriptor and no path appears here: the next backend may be on the network.
 //
 // Threads: every function may be called from any thread. Completions run in a thread of the device
@@ -55,17 +56,19 @@ class BlockDevice {
  public:
   virtual ~BlockDevice() = default;
 
-  // Never blocks for the I/O itself (it may wait for a free slot). A request that is out of range or
-  // misaligned completes with EINVAL, one that would change a read-only device with EROFS. What a
-  // discarded range reads as is undefined until it is written again. A short transfer is continued inside; a transfer that cannot be
-  // completed answers EIO, or ENOSPC where the host file could not grow.
+  // Never blocks for the I/O itself (it may wait for a free slot). A request that is out of range
+  // or misaligned completes with EINVAL, one that would change a read-only device with EROFS. What
+  // a discarded range reads as is undefined until it is written again. A short transfer is
+  // continued inside; a transfer that cannot be completed answers EIO, or ENOSPC where the host
+  // file could not grow.
   virtual void submit(IoRequest request) = 0;
 
-  virtual ByteCount size() const = 0;             // bytes; constant while open
-  virtual uint32_t logicalSector() const = 0;     // bytes; unit of addressing, power of two >= 512
-  virtual uint32_t physicalSector() const = 0;    // bytes; unit that a crash does not tear into neighbours
+  virtual ByteCount size() const = 0;          // bytes; constant while open
+  virtual uint32_t logicalSector() const = 0;  // bytes; unit of addressing, power of two >= 512
+  virtual uint32_t physicalSector()
+      const = 0;  // bytes; unit that a crash does not tear into neighbours
   virtual bool readOnly() const = 0;
-  virtual std::string name() const = 0;           // for messages
+  virtual std::string name() const = 0;  // for messages
 
   // Synchronous forms, for mount, commands and tests. They wait for the completion. The memory need
   // not be aligned (aligned is faster). Not to be called from a completion.

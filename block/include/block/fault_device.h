@@ -9,12 +9,13 @@
 // Everything else passes through unchanged. Threads: rules may be changed at any time.
 //
 // Rules are tried in the order of their numbers. The first that hits a request decides, and those
-// behind it do not see it. A rule whose `op` is unset matches what its kind can be done to: short and
-// misdirect writes only; drop writes, and flushes or discards if `op` says so; flip reads and writes.
-// Short leaves the first half of the request's sectors, rounded down: of one sector, none. Misdirect
-// goes backwards where it would leave the device, and nowhere if that leaves it too. Delay carries
-// the request out at once and holds its completion back. What is held has not reached the inner
-// device; a held request goes there when its rule is removed, or when the device is destroyed.
+// behind it do not see it. A rule whose `op` is unset matches what its kind can be done to: short
+// and misdirect writes only; drop writes, and flushes or discards if `op` says so; flip reads and
+// writes. Short leaves the first half of the request's sectors, rounded down: of one sector, none.
+// Misdirect goes backwards where it would leave the device, and nowhere if that leaves it too.
+// Delay carries the request out at once and holds its completion back. What is held has not reached
+// the inner device; a held request goes there when its rule is removed, or when the device is
+// destroyed.
 #pragma once
 
 #include <chrono>
@@ -29,14 +30,14 @@ enum class FaultKind { Error, Short, Drop, Misdirect, Flip, Delay, Hold };
 
 struct FaultRule {
   FaultKind kind = FaultKind::Error;
-  std::optional<IoOp> op;         // unset: any
-  std::optional<IoClass> cls;     // unset: any
-  std::optional<DeviceOffset> at; // only requests that touch this byte
-  uint64_t skip = 0;              // this many matching requests pass first
-  uint64_t times = 1;             // then so many are hit; UINT64_MAX for all
-  int errnum = EIO;               // Error
-  ByteCount shift{4096};          // Misdirect
-  uint64_t bit = 0;               // Flip: which bit of the request's range
+  std::optional<IoOp> op;          // unset: any
+  std::optional<IoClass> cls;      // unset: any
+  std::optional<DeviceOffset> at;  // only requests that touch this byte
+  uint64_t skip = 0;               // this many matching requests pass first
+  uint64_t times = 1;              // then so many are hit; UINT64_MAX for all
+  int errnum = EIO;                // Error
+  ByteCount shift{4096};           // Misdirect
+  uint64_t bit = 0;                // Flip: which bit of the request's range
   std::chrono::microseconds delay{0};
 };
 

@@ -1,13 +1,14 @@
 // RecordDevice: wraps a device and writes down every write, flush and discard, with its bytes.
 //
-// From the log, any state that a crash could have left can be built: at a crash point, what is durable
-// is certain (a FUA write that completed, or a write that completed before a flush was submitted that
-// completed), and any subset of the sectors of the other writes that were submitted before the point
-// may be there too.
+// From the log, any state that a crash could have left can be built: at a crash point, what is
+// durable is certain (a FUA write that completed, or a write that completed before a flush was
+// submitted that completed), and any subset of the sectors of the other writes that were submitted
+// before the point may be there too.
 //
 // A write or flush that failed makes nothing durable, and a failed write may have left any of its
 // sectors. A discard is a write of "never written" (zero, or the device's fill). Requests that are
-// refused (out of range, misaligned) are not recorded; reads advance the clock and are not recorded.
+// refused (out of range, misaligned) are not recorded; reads advance the clock and are not
+// recorded.
 #pragma once
 
 #include <cstdint>
@@ -27,10 +28,10 @@ struct RecordedIo {
   IoClass cls = IoClass::Other;
   bool fua = false;
   DeviceOffset offset;
-  std::vector<std::byte> bytes;   // Write
-  ByteCount length;               // Write and Discard
-  uint64_t submitted = 0;         // clock at submission
-  uint64_t completed = 0;         // clock at completion; 0 while in flight
+  std::vector<std::byte> bytes;  // Write
+  ByteCount length;              // Write and Discard
+  uint64_t submitted = 0;        // clock at submission
+  uint64_t completed = 0;        // clock at completion; 0 while in flight
   bool ok = true;
 };
 
@@ -39,22 +40,23 @@ class RecordDevice : public BlockDevice {
   static std::unique_ptr<RecordDevice> wrap(BlockDevice& inner);  // `inner` outlives it
   // What was recorded since the last clear, in order of submission.
   virtual std::vector<RecordedIo> log() const = 0;
-  virtual uint64_t clock() const = 0;   // now; every request and every mark() advances it
+  virtual uint64_t clock() const = 0;  // now; every request and every mark() advances it
   // Writes a mark into time, and returns its clock: what a test acknowledges it can place.
   virtual uint64_t mark() = 0;
   virtual void clear() = 0;
 };
 
-// The state after a crash at `point` (a clock): `base` plus everything durable, plus, for every sector
-// of every write that may or may not be there, what `keep` answers. Later writes to the same sector win
-// over earlier ones if both are kept (a volatile cache holds one copy of a sector); `keep` is asked
-// once per (write, sector), where `sector` counts logical sectors of `base` from the write's start.
-// Writes are applied in order of submission. Events whose clock is `point` have happened.
-std::unique_ptr<MemoryDevice> crashImage(const MemoryDevice& base, const std::vector<RecordedIo>& log,
-                                         uint64_t point,
-                                         const std::function<bool(size_t write, size_t sector)>& keep);
-// The numbers (in log) of the writes and discards that are not durable at `point` but were submitted
-// before it: those that crashImage asks `keep` about.
+// The state after a crash at `point` (a clock): `base` plus everything durable, plus, for every
+// sector of every write that may or may not be there, what `keep` answers. Later writes to the same
+// sector win over earlier ones if both are kept (a volatile cache holds one copy of a sector);
+// `keep` is asked once per (write, sector), where `sector` counts logical sectors of `base` from
+// the write's start. Writes are applied in order of submission. Events whose clock is `point` have
+// happened.
+std::unique_ptr<MemoryDevice> crashImage(
+    const MemoryDevice& base, const std::vector<RecordedIo>& log, uint64_t point,
+    const std::function<bool(size_t write, size_t sector)>& keep);
+// The numbers (in log) of the writes and discards that are not durable at `point` but were
+// submitted before it: those that crashImage asks `keep` about.
 std::vector<size_t> volatileWrites(const std::vector<RecordedIo>& log, uint64_t point);
 
 }  // namespace ourfs

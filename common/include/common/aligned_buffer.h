@@ -1,4 +1,5 @@
-// A block of memory aligned for direct I/O. Owned, movable, zeroed at birth, never resized in place.
+// A block of memory aligned for direct I/O. Owned, movable, zeroed at birth, never resized in
+// place.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,8 @@
 // CRC-32C (Castagnoli), the checksum of every structure on the volume.
 //
-// Reference: RFC 3720, appendix B.4 (polynomial 0x1EDC6F41, reflected, initial and final inversion).
-// Uses the processor's instruction where there is one. Debian 12 has no package for it alone.
+// Reference: RFC 3720, appendix B.4 (polynomial 0x1EDC6F41, reflected, initial and final
+// inversion). Uses the processor's instruction where there is one. Debian 12 has no package for it
+// alone.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +11,8 @@
 
 namespace ourfs {
 
-// The checksum of `bytes`, continued from `seed`, the checksum of what came before (0 at the start):
-// crc32c(ab) == crc32c(b, crc32c(a)).
+// The checksum of `bytes`, continued from `seed`, the checksum of what came before (0 at the
+// start): crc32c(ab) == crc32c(b, crc32c(a)).
 uint32_t crc32c(std::span<const std::byte> bytes, uint32_t seed = 0);
 
 // SipHash-2-4 with a 128-bit key: the hash of directory entry names. Keyed, so that nobody can

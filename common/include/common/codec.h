@@ -1,4 +1,5 @@
-// Little-endian encoding of integers, for on-disk structures and keys (big-endian for keys that sort).
+// Little-endian encoding of integers, for on-disk structures and keys (big-endian for keys that
+// sort).
 //
 // A Decoder never reads past its end: the first get beyond it makes ok() false, and every later get
 // answers zero. Check ok() once, at the end.
@@ -14,7 +15,8 @@
 
 namespace ourfs {
 
-static_assert(std::endian::native == std::endian::little, "the codec copies little-endian integers");
+static_assert(std::endian::native == std::endian::little,
+              "the codec copies little-endian integers");
 
 inline std::span<const std::byte> asBytes(std::string_view s) {
   return {reinterpret_cast<const std::byte*>(s.data()), s.size()};

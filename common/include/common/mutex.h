@@ -1,8 +1,8 @@
 // Mutexes and condition variables with clang's thread-safety annotations.
 //
-// Every shared member says which mutex guards it (GUARDED_BY); a function that needs a lock held says
-// REQUIRES. The `tsa` preset turns a violation into a build error. Locks are taken through MutexLock,
-// SharedLock and ExclusiveLock only.
+// Every shared member says which mutex guards it (GUARDED_BY); a function that needs a lock held
+// says REQUIRES. The `tsa` preset turns a violation into a build error. Locks are taken through
+// MutexLock, SharedLock and ExclusiveLock only.
 #pragma once
 
 #include <chrono>

@@ -41,7 +41,8 @@ class [[nodiscard]] Status {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by design
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by design
   Result(Status error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
 
   bool isOk() const { return state_.index() == 0; }
@@ -66,17 +67,17 @@ class [[nodiscard]] Result {
 #define OURFS_CONCAT(a, b) OURFS_CONCAT2(a, b)
 
 // TRY(expression): leaves the function with the error, if there is one.
-#define TRY(expr)                                        \
-  do {                                                   \
-    if (auto try_status_ = (expr); !try_status_.isOk())  \
-      return ::ourfs::statusOf(std::move(try_status_));  \
+#define TRY(expr)                                       \
+  do {                                                  \
+    if (auto try_status_ = (expr); !try_status_.isOk()) \
+      return ::ourfs::statusOf(std::move(try_status_)); \
   } while (0)
 
 // TRY_ASSIGN(auto x, expression): the value of a Result, or leaves with its error.
 #define TRY_ASSIGN(decl, expr) TRY_ASSIGN_(OURFS_CONCAT(try_result_, __LINE__), decl, expr)
-#define TRY_ASSIGN_(tmp, decl, expr)            \
-  auto tmp = (expr);                            \
-  if (!tmp.isOk()) return tmp.status();         \
+#define TRY_ASSIGN_(tmp, decl, expr)    \
+  auto tmp = (expr);                    \
+  if (!tmp.isOk()) return tmp.status(); \
   decl = std::move(tmp).value()
 
 inline Status statusOf(Status s) { return s; }

@@ -1,8 +1,8 @@
 // Sync points: named places where a test can park a thread, force an error, delay or count.
 //
 // Always compiled in. Idle, SYNC_POINT costs one load of a global and one branch that is predicted.
-// They are how races are shown without sleeps: a test arms a point, waits until a thread has arrived
-// there, does something else, and lets it go on. The names are listed in docs/testing.md.
+// They are how races are shown without sleeps: a test arms a point, waits until a thread has
+// arrived there, does something else, and lets it go on. The names are listed in docs/testing.md.
 //
 // Mutants use the same registry: `mutantEnabled("x")` switches one rule off, in tests only.
 #pragma once
@@ -51,17 +51,17 @@ class SyncPoints {
 };
 
 // For places that cannot fail: a forced error there is ignored.
-#define SYNC_POINT(name)                                                              \
-  do {                                                                                \
-    if (::ourfs::SyncPoints::anyArmed()) [[unlikely]]                                 \
-      (void)::ourfs::SyncPoints::instance().hit(name);                                \
+#define SYNC_POINT(name)                               \
+  do {                                                 \
+    if (::ourfs::SyncPoints::anyArmed()) [[unlikely]]  \
+      (void)::ourfs::SyncPoints::instance().hit(name); \
   } while (0)
 
 // For places that can fail: leaves the function with the forced error.
-#define SYNC_POINT_TRY(name)                                                          \
-  do {                                                                                \
-    if (::ourfs::SyncPoints::anyArmed()) [[unlikely]]                                 \
-      TRY(::ourfs::SyncPoints::instance().hit(name));                                 \
+#define SYNC_POINT_TRY(name)                          \
+  do {                                                \
+    if (::ourfs::SyncPoints::anyArmed()) [[unlikely]] \
+      TRY(::ourfs::SyncPoints::instance().hit(name)); \
   } while (0)
 
 inline bool mutantEnabled(std::string_view name) {

@@ -29,17 +29,17 @@ struct BlockNoTag {};
 struct BlockCountTag {};
 struct InodeNoTag {};
 
-using ByteCount = Quantity<ByteCountTag>;       // a length in bytes
-using FileOffset = Quantity<FileOffsetTag>;     // a byte position in a file
-using DeviceOffset = Quantity<DeviceOffsetTag>; // a byte position on the volume
-using Lsn = Quantity<LsnTag>;                   // a byte position in the endless log
-using BlockNo = Quantity<BlockNoTag>;           // a filesystem block of the volume, counted from 0
-using BlockCount = Quantity<BlockCountTag>;     // a number of filesystem blocks
-using InodeNo = Quantity<InodeNoTag>;           // 1 is the root directory; 0 is never an inode
+using ByteCount = Quantity<ByteCountTag>;        // a length in bytes
+using FileOffset = Quantity<FileOffsetTag>;      // a byte position in a file
+using DeviceOffset = Quantity<DeviceOffsetTag>;  // a byte position on the volume
+using Lsn = Quantity<LsnTag>;                    // a byte position in the endless log
+using BlockNo = Quantity<BlockNoTag>;            // a filesystem block of the volume, counted from 0
+using BlockCount = Quantity<BlockCountTag>;      // a number of filesystem blocks
+using InodeNo = Quantity<InodeNoTag>;            // 1 is the root directory; 0 is never an inode
 
 template <class Tag>
 concept BytePosition = std::same_as<Tag, FileOffsetTag> || std::same_as<Tag, DeviceOffsetTag> ||
-                       std::same_as<Tag, LsnTag>;
+    std::same_as<Tag, LsnTag>;
 
 template <BytePosition Tag>
 constexpr Quantity<Tag> operator+(Quantity<Tag> a, ByteCount n) {
@@ -61,16 +61,16 @@ constexpr BlockNo operator+(BlockNo a, BlockCount n) { return BlockNo(a.v + n.v)
 constexpr BlockCount operator-(BlockNo a, BlockNo b) { return BlockCount(a.v - b.v); }
 
 template <class Tag>
-constexpr Quantity<Tag>& operator+=(Quantity<Tag>& a, ByteCount n)
-  requires(BytePosition<Tag> || std::same_as<Tag, ByteCountTag>)
-{
+constexpr Quantity<Tag>& operator+=(Quantity<Tag>& a,
+                                    ByteCount n) requires(BytePosition<Tag> ||
+                                                          std::same_as<Tag, ByteCountTag>) {
   a.v += n.v;
   return a;
 }
 template <class Tag>
-constexpr Quantity<Tag>& operator-=(Quantity<Tag>& a, ByteCount n)
-  requires(BytePosition<Tag> || std::same_as<Tag, ByteCountTag>)
-{
+constexpr Quantity<Tag>& operator-=(Quantity<Tag>& a,
+                                    ByteCount n) requires(BytePosition<Tag> ||
+                                                          std::same_as<Tag, ByteCountTag>) {
   a.v -= n.v;
   return a;
 }
@@ -84,7 +84,9 @@ inline BlockCount& operator-=(BlockCount& a, BlockCount n) {
 }
 
 constexpr uint64_t roundDown(uint64_t value, uint64_t unit) { return value / unit * unit; }
-constexpr uint64_t roundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr uint64_t roundUp(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 constexpr bool isAligned(uint64_t value, uint64_t unit) { return value % unit == 0; }
 constexpr bool isPowerOfTwo(uint64_t value) { return value != 0 && (value & (value - 1)) == 0; }
 

@@ -1,10 +1,11 @@
 // checkVolume: the judge. Replays, then checks every structure of a volume against every other.
 //
-// What it looks at: superblock; index file table and every block of its files; every key and value of the
-// index (known kind, checksum, ranges); names against inodes (each name leads to an inode of its type, each
-// inode has as many names as its link count, directories form one tree, entry counts and parents agree,
-// buckets have no gap); extents against each other, against the index's own blocks and against the volume's
-// end; sizes and block counts of inodes; extended attributes and orphans without an inode.
+// What it looks at: superblock; index file table and every block of its files; every key and value
+// of the index (known kind, checksum, ranges); names against inodes (each name leads to an inode of
+// its type, each inode has as many names as its link count, directories form one tree, entry counts
+// and parents agree, buckets have no gap); extents against each other, against the index's own
+// blocks and against the volume's end; sizes and block counts of inodes; extended attributes and
+// orphans without an inode.
 //
 // Without `repair` nothing is written, not even by replay (it happens in memory).
 #pragma once
@@ -28,13 +29,13 @@ struct CheckOptions {
 struct CheckReport {
   std::vector<std::string> problems;  // one line each, the first 1,000
   uint64_t problemCount = 0;
-  uint64_t repaired = 0;              // of them; the rest could not be mended or repair was off
-  MountSummary mount;                 // what replay did
+  uint64_t repaired = 0;  // of them; the rest could not be mended or repair was off
+  MountSummary mount;     // what replay did
   uint64_t inodes = 0, directories = 0, files = 0, symlinks = 0, others = 0, names = 0, extents = 0,
            attributes = 0, orphans = 0;
   BlockCount usedBlocks, freeBlocks;  // free as statfs of a fresh mount would count them
   bool clean() const { return problemCount == 0; }
-  int exitCode() const;               // fsck(8): 0 clean, 1 all mended, 4 problems left
+  int exitCode() const;  // fsck(8): 0 clean, 1 all mended, 4 problems left
 };
 
 // An error means that the volume could not be opened far enough to be checked (exit code 4 or 8).

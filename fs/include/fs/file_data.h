@@ -1,10 +1,10 @@
 // FileData: the data of regular files: mapping, allocation, size, and everything that changes them.
 // Implements what iomap/ and writeback/ ask of a filesystem.
 //
-// Where a block goes: Hole -> Delalloc at write() (a reservation) -> Unwritten in core, not stored, when
-// writeback allocates -> Mapped, stored, in the ioend's transaction. fallocate and direct writes use
-// Unwritten that is stored.
-// Locks that the caller holds are named per function; see inode.h for the order.
+// Where a block goes: Hole -> Delalloc at write() (a reservation) -> Unwritten in core, not stored,
+// when writeback allocates -> Mapped, stored, in the ioend's transaction. fallocate and direct
+// writes use Unwritten that is stored. Locks that the caller holds are named per function; see
+// inode.h for the order.
 #pragma once
 
 #include <memory>
@@ -38,28 +38,32 @@ class FileData : public IomapOps, public WritebackOps {
     bool direct = false;           // O_DIRECT
     bool killPrivileges = false;   // clear setuid, setgid and security.capability
   };
-  Result<ByteCount> write(Inode& inode, FileOffset pos, std::span<const std::byte> from, WriteFlags flags);
-  // Writes back, waits, and makes durable. `dataOnly`: fdatasync. Errors of earlier background writeback
-  // are reported through `cursor`, once.
+  Result<ByteCount> write(Inode& inode, FileOffset pos, std::span<const std::byte> from,
+                          WriteFlags flags);
+  // Writes back, waits, and makes durable. `dataOnly`: fdatasync. Errors of earlier background
+  // writeback are reported through `cursor`, once.
   Status fsync(Inode& inode, bool dataOnly, ErrSeq::Cursor& cursor);
-  Status flushRange(Inode& inode, FileOffset from, FileOffset to);  // data written back, not durable
+  Status flushRange(Inode& inode, FileOffset from,
+                    FileOffset to);  // data written back, not durable
   Status fallocate(Inode& inode, int mode, FileOffset pos, ByteCount length);  // FALLOC_FL_*
-  Result<FileOffset> seek(Inode& inode, FileOffset pos, bool data);            // SEEK_DATA, SEEK_HOLE
+  Result<FileOffset> seek(Inode& inode, FileOffset pos, bool data);  // SEEK_DATA, SEEK_HOLE
   // The extents as the index and the cache have them (the `ourfs extents` command).
   Result<std::vector<Extent>> extents(Inode& inode);
 
   // ---- for the namespace; the caller holds inode.lock exclusively ----
-  // Sets i_size, zeroes tails, frees blocks, in bounded transactions. Sets mtime and ctime if `touch`.
+  // Sets i_size, zeroes tails, frees blocks, in bounded transactions. Sets mtime and ctime if
+  // `touch`.
   Status truncate(Inode& inode, FileOffset size, bool touch);
   // Writes the inode's record if attrDirty. Returns when committed, not when durable.
   Status commitAttributes(Inode& inode);
-  // Frees everything of an unlinked inode: extents in bounded steps, then attributes, record and orphan key in
-  // one transaction. The caller has made sure that nobody uses it.
+  // Frees everything of an unlinked inode: extents in bounded steps, then attributes, record and
+  // orphan key in one transaction. The caller has made sure that nobody uses it.
   Status reclaim(Inode& inode);
   // Forgets the cached data of an inode that leaves the table. REQUIRES: clean.
   void drop(Inode& inode);
 
-  // sync(2), syncfs(2), unmount: all data and attributes of all inodes, then the journal with a device flush.
+  // sync(2), syncfs(2), unmount: all data and attributes of all inodes, then the journal with a
+  // device flush.
   Status syncAll();
 
   FolioPool& pool();
@@ -67,12 +71,15 @@ class FileData : public IomapOps, public WritebackOps {
   MappingCounters& counters();
 
   // ---- IomapOps ----
-  Result<Iomap> begin(Mapping& mapping, FileOffset pos, ByteCount length, IomapIntent intent) override;
-  Status end(Mapping& mapping, const Iomap& map, FileOffset pos, ByteCount done, IomapIntent intent) override;
+  Result<Iomap> begin(Mapping& mapping, FileOffset pos, ByteCount length,
+                      IomapIntent intent) override;
+  Status end(Mapping& mapping, const Iomap& map, FileOffset pos, ByteCount done,
+             IomapIntent intent) override;
   void punchDelalloc(Mapping& mapping, FileOffset from, FileOffset to) override;
   // ---- WritebackOps ----
   Result<Iomap> mapForWriteback(Mapping& mapping, FileOffset pos, ByteCount length) override;
   Result<std::shared_ptr<void>> prepare() override;
+  void written(Mapping& mapping) override;
   Status finish(Ioend& ioend) override;
   void abort(Ioend& ioend) override;
 

@@ -1,9 +1,9 @@
 // Filesystem: the seam between a transport (FUSE over /dev/fuse today) and the filesystem.
 //
-// One function per request. Knows no FUSE type: a transport translates. Every function may be called from
-// any thread and takes all locks it needs. Errors are Status with a positive errno.
-// Permission checks are the kernel's (default_permissions); what the kernel leaves to a server is done here:
-// setuid/setgid clearing, ACL inheritance and masks, sticky is the kernel's.
+// One function per request. Knows no FUSE type: a transport translates. Every function may be
+// called from any thread and takes all locks it needs. Errors are Status with a positive errno.
+// Permission checks are the kernel's (default_permissions); what the kernel leaves to a server is
+// done here: setuid/setgid clearing, ACL inheritance and masks, sticky is the kernel's.
 #pragma once
 
 #include <functional>
@@ -23,13 +23,15 @@ namespace ourfs {
 struct Caller {
   uint32_t uid = 0, gid = 0;
   int32_t pid = 0;
-  uint32_t umask = 0;   // of create, mkdir, mknod, when the kernel leaves it to the server (POSIX ACLs)
+  uint32_t umask =
+      0;  // of create, mkdir, mknod, when the kernel leaves it to the server (POSIX ACLs)
 };
 
 struct Attributes {  // what stat shows
   InodeNo ino;
   uint32_t generation = 0;
-  InodeRecord record;  // size and blocks are the current ones, delayed allocation included; no symlink text
+  InodeRecord
+      record;  // size and blocks are the current ones, delayed allocation included; no symlink text
 };
 
 // Which attributes setattr changes.
@@ -44,9 +46,10 @@ struct AttributeChange {
 struct DirectoryEntry {
   std::string_view name;
   InodeNo ino;
-  uint8_t type = 0;             // DT_*
-  uint64_t nextCookie = 0;      // d_off: continue with it
-  const Attributes* attributes = nullptr;  // readdirplus: of the entry, already counted as a lookup if taken
+  uint8_t type = 0;         // DT_*
+  uint64_t nextCookie = 0;  // d_off: continue with it
+  const Attributes* attributes =
+      nullptr;  // readdirplus: of the entry, already counted as a lookup if taken
 };
 
 struct StatfsReply {
@@ -74,7 +77,8 @@ using OpenFilePtr = std::unique_ptr<OpenFile, OpenFileDeleter>;
 class Filesystem {
  public:
   // Starts background threads (flushers, commit interval, orphan reclaim). `volume` outlives it.
-  static Result<std::unique_ptr<Filesystem>> start(Volume& volume, const FilesystemOptions& options);
+  static Result<std::unique_ptr<Filesystem>> start(Volume& volume,
+                                                   const FilesystemOptions& options);
   virtual ~Filesystem() = default;
   // Syncs everything, stops the threads. The volume can be closed afterwards.
   virtual Status stop() = 0;
@@ -83,12 +87,14 @@ class Filesystem {
   // Each result that names an inode counts as one lookup of it; forget gives them back.
   virtual Result<Attributes> lookup(InodeNo parent, std::string_view name) = 0;
   virtual void forget(InodeNo ino, uint64_t count) = 0;
-  virtual Result<Attributes> mknod(const Caller&, InodeNo parent, std::string_view name, uint32_t mode,
-                                   uint32_t rdev) = 0;
-  virtual Result<Attributes> mkdir(const Caller&, InodeNo parent, std::string_view name, uint32_t mode) = 0;
+  virtual Result<Attributes> mknod(const Caller&, InodeNo parent, std::string_view name,
+                                   uint32_t mode, uint32_t rdev) = 0;
+  virtual Result<Attributes> mkdir(const Caller&, InodeNo parent, std::string_view name,
+                                   uint32_t mode) = 0;
   virtual Result<Attributes> symlink(const Caller&, InodeNo parent, std::string_view name,
                                      std::string_view target) = 0;
-  virtual Result<Attributes> link(const Caller&, InodeNo ino, InodeNo newParent, std::string_view newName) = 0;
+  virtual Result<Attributes> link(const Caller&, InodeNo ino, InodeNo newParent,
+                                  std::string_view newName) = 0;
   virtual Status unlink(const Caller&, InodeNo parent, std::string_view name) = 0;
   virtual Status rmdir(const Caller&, InodeNo parent, std::string_view name) = 0;
   // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT
@@ -109,9 +115,10 @@ class Filesystem {
   // ---- open files ---- (flags: O_*)
   virtual Result<OpenFilePtr> open(InodeNo ino, int flags) = 0;
   virtual Result<std::pair<Attributes, OpenFilePtr>> create(const Caller&, InodeNo parent,
-                                                            std::string_view name, uint32_t mode, int flags) = 0;
-  virtual Result<std::pair<Attributes, OpenFilePtr>> tmpfile(const Caller&, InodeNo parent, uint32_t mode,
-                                                             int flags) = 0;
+                                                            std::string_view name, uint32_t mode,
+                                                            int flags) = 0;
+  virtual Result<std::pair<Attributes, OpenFilePtr>> tmpfile(const Caller&, InodeNo parent,
+                                                             uint32_t mode, int flags) = 0;
   virtual void release(OpenFilePtr file) = 0;
   virtual Status flush(OpenFile& file) = 0;  // close(2): reports background errors
   virtual Status fsync(OpenFile& file, bool dataOnly) = 0;
@@ -120,18 +127,18 @@ class Filesystem {
                                   FileData::WriteFlags flags) = 0;
   virtual Status fallocate(OpenFile& file, int mode, FileOffset pos, ByteCount length) = 0;
   virtual Result<FileOffset> lseek(OpenFile& file, FileOffset pos, int whence) = 0;
-  virtual Result<ByteCount> copyRange(OpenFile& from, FileOffset fromPos, OpenFile& to, FileOffset toPos,
-                                      ByteCount length) = 0;
+  virtual Result<ByteCount> copyRange(OpenFile& from, FileOffset fromPos, OpenFile& to,
+                                      FileOffset toPos, ByteCount length) = 0;
 
   // ---- directories ----
   virtual Result<OpenFilePtr> openDirectory(InodeNo ino) = 0;
-  // From `cookie` (0: the start, with "." and ".."), until `take` answers false. `plus`: with attributes; an
-  // entry that was taken counts as a lookup (not "." and "..").
+  // From `cookie` (0: the start, with "." and ".."), until `take` answers false. `plus`: with
+  // attributes; an entry that was taken counts as a lookup (not "." and "..").
   virtual Status readDirectory(OpenFile& directory, uint64_t cookie, bool plus,
                                const std::function<bool(const DirectoryEntry&)>& take) = 0;
   virtual Status fsyncDirectory(OpenFile& directory) = 0;
 
-  virtual Status syncAll() = 0;  // SYNCFS
+  virtual Status syncAll() = 0;              // SYNCFS
   virtual std::string stats(bool json) = 0;  // `ourfs stats`
   virtual Volume& volume() = 0;
   virtual FileData& data() = 0;

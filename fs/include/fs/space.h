@@ -1,15 +1,16 @@
-// SpaceAllocator: which blocks are free, promised, or busy. Derived state: nothing of it is on disk but a
-// snapshot; it is rebuilt from the extents and the index's own blocks.
+// SpaceAllocator: which blocks are free, promised, or busy. Derived state: nothing of it is on disk
+// but a snapshot; it is rebuilt from the extents and the index's own blocks.
 //
 // Invariants:
-//   1. A block is in exactly one state: used, free, or busy (freed by a transaction that is not durable yet).
+//   1. A block is in exactly one state: used, free, or busy (freed by a transaction that is not
+//      durable yet).
 //   2. reserved <= free - metadataReserve: what write() was promised can always be allocated.
-//   3. A busy block is never handed out. It becomes free in onDurable(lsn) of its transaction, not before.
-//      Mutant space.reuse_freed_early hands it out at once.
+//   3. A busy block is never handed out. It becomes free in onDurable(lsn) of its transaction, not
+//      before. Mutant space.reuse_freed_early hands it out at once.
 //
-// Bitmaps per AllocationGroup (memory: one bit per block plus a few counters per group), next-fit with a
-// hint, contiguous runs preferred, down to single blocks.
-// Threads: any; one mutex, innermost but for the log lock.
+// Bitmaps per AllocationGroup (memory: one bit per block plus a few counters per group), next-fit
+// with a hint, contiguous runs preferred, down to single blocks. Threads: any; one mutex, innermost
+// but for the log lock.
 #pragma once
 
 #include <cstdint>
@@ -31,10 +32,10 @@ enum class SpaceUse {
 };
 
 struct SpaceCounts {
-  BlockCount total;      // blocks of the data area
-  BlockCount free;       // neither used nor busy
+  BlockCount total;  // blocks of the data area
+  BlockCount free;   // neither used nor busy
   BlockCount busy;
-  BlockCount reserved;   // promised to delayed allocation (part of free)
+  BlockCount reserved;  // promised to delayed allocation (part of free)
   BlockCount metadataReserve;
   // What a writer can still get; busy blocks count (they are free after the next commit).
   BlockCount available() const;
@@ -49,15 +50,18 @@ class SpaceAllocator {
   // While the free map is built. False: out of range or not free (used twice).
   bool markUsed(BlockRun run);
 
-  // A promise of `count` blocks. ENOSPC, after `whenFull` has had one chance to release busy blocks.
+  // A promise of `count` blocks. ENOSPC, after `whenFull` has had one chance to release busy
+  // blocks.
   Status reserve(BlockCount count);
   void unreserve(BlockCount count);
   // Called without locks when reserve or allocate would fail: flush the journal.
   void setWhenFull(std::function<void()> whenFull);
 
-  // One run of at most `want` blocks, as long as can be had near `hint` (0: anywhere). With `reserved`
-  // the blocks were promised before and leave the promise. ENOSPC only if nothing is left.
-  Result<BlockRun> allocate(BlockCount want, BlockNo hint, bool reserved, SpaceUse use = SpaceUse::Data);
+  // One run of at most `want` blocks, as long as can be had near `hint` (0: anywhere). With
+  // `reserved` the blocks were promised before and leave the promise. ENOSPC only if nothing is
+  // left.
+  Result<BlockRun> allocate(BlockCount want, BlockNo hint, bool reserved,
+                            SpaceUse use = SpaceUse::Data);
 
   // Blocks that no durable or pending record names: free at once.
   void freeUnstored(BlockRun run);
@@ -66,7 +70,8 @@ class SpaceAllocator {
   void onDurable(Lsn durable);
 
   SpaceCounts counts() const;
-  // All free runs, in order; what is not named is used or busy (fsck, snapshot). `each` must not call back.
+  // All free runs, in order; what is not named is used or busy (fsck, snapshot). `each` must not
+  // call back.
   void forEachFree(const std::function<void(BlockRun)>& each) const;
 
  private:

@@ -1,8 +1,8 @@
 // Superblock: what a volume says of itself, in two checksummed slots that are written alternately.
 //
-// Slot A lies at byte 0, slot B at 64 KiB; each is 4096 bytes. The slot with the higher sequence that is
-// valid wins. Never are both in flight; the write goes out from a private copy, and is followed by a flush.
-// docs/format.md lists every byte.
+// Slot A lies at byte 0, slot B at 64 KiB; each is 4096 bytes. The slot with the higher sequence
+// that is valid wins. Never are both in flight; the write goes out from a private copy, and is
+// followed by a flush. docs/format.md lists every byte.
 #pragma once
 
 #include <array>
@@ -36,19 +36,19 @@ struct Superblock {
   uint32_t version = kFormatVersion;
   uint64_t compat = 0, roCompat = 0, incompat = 0;
   std::array<uint8_t, 16> uuid{};
-  std::string label;             // up to 63 bytes
-  uint32_t blockSize = 4096;     // bytes
-  ByteCount volumeSize;          // a multiple of blockSize
-  DeviceOffset tableStart;       // index file table: two slots
+  std::string label;          // up to 63 bytes
+  uint32_t blockSize = 4096;  // bytes
+  ByteCount volumeSize;       // a multiple of blockSize
+  DeviceOffset tableStart;    // index file table: two slots
   ByteCount tableSlotSize;
   DeviceOffset journalStart;
   ByteCount journalSize;
-  uint32_t journalSector = 4096; // alignment of journal writes
-  DeviceOffset dataStart;        // the first byte that extents and index chunks may use
-  SipKey nameKey;                // of the directory hash
-  uint64_t generation = 0;       // of the last mount; every mount that writes takes the next one
-  uint64_t sequence = 0;         // of superblock writes
-  bool clean = true;             // unmounted, nothing to replay
+  uint32_t journalSector = 4096;  // alignment of journal writes
+  DeviceOffset dataStart;         // the first byte that extents and index chunks may use
+  SipKey nameKey;                 // of the directory hash
+  uint64_t generation = 0;        // of the last mount; every mount that writes takes the next one
+  uint64_t sequence = 0;          // of superblock writes
+  bool clean = true;              // unmounted, nothing to replay
   Timestamp created, lastMounted, lastChecked;
   uint64_t mountCount = 0;
 
@@ -56,10 +56,11 @@ struct Superblock {
   BlockCount blocks() const { return BlockCount(volumeSize.v / blockSize); }
 };
 
-// Encodes to exactly kSuperblockSize bytes; decodes with every field checked (magic, version, checksum,
-// ranges, alignment, powers of two, regions in order and inside the volume).
+// Encodes to exactly kSuperblockSize bytes; decodes with every field checked (magic, version,
+// checksum, ranges, alignment, powers of two, regions in order and inside the volume).
 std::string encodeSuperblock(const Superblock& superblock);
-// `deviceSize`: a volume larger than its device is "truncated". Each error is one line with what to do.
+// `deviceSize`: a volume larger than its device is "truncated". Each error is one line with what to
+// do.
 Result<Superblock> decodeSuperblock(std::string_view bytes, ByteCount deviceSize);
 
 // For choosing between slots: written whole (magic and checksum agree), and in which order.
@@ -69,17 +70,17 @@ uint64_t superblockSequence(std::string_view bytes);  // REQUIRES: isWholeSuperb
 // The regions of a new volume. EINVAL with a line when it cannot be (too small, bad block size…).
 struct FormatOptions {
   std::string label;
-  std::array<uint8_t, 16> uuid{};   // all zero: a random one
+  std::array<uint8_t, 16> uuid{};  // all zero: a random one
   uint32_t blockSize = 4096;
-  ByteCount journalSize{0};         // 0: chosen by volume size (1/64, 1 MiB to 64 MiB)
+  ByteCount journalSize{0};  // 0: chosen by volume size (1/64, 1 MiB to 64 MiB)
 };
 Result<Superblock> planVolume(ByteCount deviceSize, uint32_t logicalSector, uint32_t physicalSector,
                               const FormatOptions& options);
 IndexGeometry indexGeometry(const Superblock& superblock);
 // The blocks of the index's pool in a new volume: the first ones of the data area.
 BlockRun initialPool(const Superblock& superblock);
-// Everything that a new volume's metadata lies in, superblocks to pool: what mkfs preallocates in the
-// host file of an image, so that a full host disk is ENOSPC and not corruption.
+// Everything that a new volume's metadata lies in, superblocks to pool: what mkfs preallocates in
+// the host file of an image, so that a full host disk is ENOSPC and not corruption.
 struct DeviceRange {
   DeviceOffset start;
   ByteCount length;
@@ -97,8 +98,8 @@ class SuperblockStore {
   Status store(Superblock& superblock);
   // mkfs: both slots.
   Status storeBoth(Superblock& superblock);
-  // mkfs: zeros in both slots and between, durable. What was on the device is no volume any more, of
-  // any filesystem that keeps its signature at the start.
+  // mkfs: zeros in both slots and between, durable. What was on the device is no volume any more,
+  // of any filesystem that keeps its signature at the start.
   Status wipe();
 
  private:

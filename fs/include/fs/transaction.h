@@ -5,8 +5,8 @@
 //   TRY_ASSIGN(Lsn lsn, log.commit(std::move(t), std::move(room)));
 //   … log.flush(lsn) when it must be durable …
 //
-// Invariants: docs/design.md, "Transactions". A reservation is worst case: the declared limits below.
-// commit never waits and never fails for space; any failure inside it is fail-stop.
+// Invariants: docs/design.md, "Transactions". A reservation is worst case: the declared limits
+// below. commit never waits and never fails for space; any failure inside it is fail-stop.
 #pragma once
 
 #include <functional>
@@ -21,15 +21,19 @@
 namespace ourfs {
 
 // Worst-case payload of each kind of transaction, in bytes. One place; asserted in commit.
-inline constexpr ByteCount kNamespaceRoom{24 * KiB};  // create, link, unlink, rename, symlink, mkdir …
-inline constexpr ByteCount kAttributeRoom{8 * KiB};   // inode record alone
-inline constexpr ByteCount kXattrRoom{80 * KiB};      // one attribute value up to 64 KiB, plus the inode
-inline constexpr ByteCount kExtentRoom{32 * KiB};     // one ioend, or one bounded step of truncate/punch
-inline constexpr size_t kMaxExtentsPerStep = 256;     // extents that one step of truncate/punch may touch
+inline constexpr ByteCount kNamespaceRoom{24 *
+                                          KiB};  // create, link, unlink, rename, symlink, mkdir …
+inline constexpr ByteCount kAttributeRoom{8 * KiB};  // inode record alone
+inline constexpr ByteCount kXattrRoom{80 *
+                                      KiB};  // one attribute value up to 64 KiB, plus the inode
+inline constexpr ByteCount kExtentRoom{32 *
+                                       KiB};  // one ioend, or one bounded step of truncate/punch
+inline constexpr size_t kMaxExtentsPerStep =
+    256;  // extents that one step of truncate/punch may touch
 
 enum class Privilege {
-  Normal,  // needs the whole index reserve R
-  Freeing, // unlink, truncate, punch, orphan reclaim: may use the further reserve
+  Normal,   // needs the whole index reserve R
+  Freeing,  // unlink, truncate, punch, orphan reclaim: may use the further reserve
 };
 
 class Transaction {
@@ -59,14 +63,17 @@ class TransactionLog {
     Journal::Reservation journal;
   };
   // Journal, index pool and memtable room for one transaction. May wait, may grow the pool.
-  // ENOSPC; EROFS or EIO after a failure. No extent-map or folio lock that a flusher could need may be held.
+  // ENOSPC; EROFS or EIO after a failure. No extent-map or folio lock that a flusher could need may
+  // be held.
   Result<Room> reserve(ByteCount payload, Privilege privilege = Privilege::Normal);
   // Appends and applies. The result is the record's end: flush up to it.
   Result<Lsn> commit(Transaction transaction, Room room);
   Status flush(Lsn upTo, FlushScope scope = FlushScope::Log);
   Journal& journal() { return journal_; }
   // Told, without locks, whenever a call fails because the journal has failed. Set before serving.
-  void setOnFailure(std::function<void(const Status&)> onFailure) { onFailure_ = std::move(onFailure); }
+  void setOnFailure(std::function<void(const Status&)> onFailure) {
+    onFailure_ = std::move(onFailure);
+  }
 
  private:
   Status reserveIndex(Privilege privilege);

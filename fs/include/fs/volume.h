@@ -1,7 +1,7 @@
 // Volume: an open volume. Owns the device, superblock, journal, index and space, in mount order.
 //
-// Mount order (an invariant): superblock; file table; open the index without compaction; LSN rules; replay;
-// dirty flag and new generation, flush; free map; then compaction, orphans, serving.
+// Mount order (an invariant): superblock; file table; open the index without compaction; LSN rules;
+// replay; dirty flag and new generation, flush; free map; then compaction, orphans, serving.
 // Read-only opens replay on an in-memory overlay and write nothing.
 #pragma once
 
@@ -28,8 +28,8 @@ Status formatVolume(BlockDevice& device, const FormatOptions& options, Superbloc
 struct OpenOptions {
   bool readOnly = false;
   bool noRecovery = false;  // with readOnly: the index as it is, without the journal
-  // fsck: extents that overlap or lie outside do not refuse the open; the free map then counts every block
-  // that anybody claims as used.
+  // fsck: extents that overlap or lie outside do not refuse the open; the free map then counts
+  // every block that anybody claims as used.
   bool forCheck = false;
   ByteCount blockCache{32 * MiB};
 };
@@ -48,8 +48,8 @@ class Volume {
   static Result<std::unique_ptr<Volume>> open(BlockDevice& device, const OpenOptions& options);
   ~Volume();  // without close(): as after a crash
 
-  // REQUIRES: nothing is dirty above. Writes the free-space snapshot, flushes journal and index, marks clean.
-  // After a failure it leaves the volume for replay.
+  // REQUIRES: nothing is dirty above. Writes the free-space snapshot, flushes journal and index,
+  // marks clean. After a failure it leaves the volume for replay.
   Status close();
 
   BlockDevice& device() { return device_; }
@@ -65,12 +65,12 @@ class Volume {
   void failStop(const Status& why);
   Status failure() const;
 
-  // Everything committed is durable; the index persists (checkpoint). Called by a background thread, when
-  // the journal is half full.
+  // Everything committed is durable; the index persists (checkpoint). Called by a background
+  // thread, when the journal is half full.
   Status checkpoint();
 
-  // A fresh inode number, never used before on this volume. Adds the new watermark to the transaction when
-  // a batch of numbers is used up.
+  // A fresh inode number, never used before on this volume. Adds the new watermark to the
+  // transaction when a batch of numbers is used up.
   InodeNo newInodeNumber(Transaction& transaction);
 
   // fsck: the volume has been checked; close() records when.
@@ -108,13 +108,14 @@ class Volume {
   std::atomic<bool> readOnly_{false};
   bool looksOnly_ = false;  // opened read-only: nothing is ever written
   bool closed_ = false;
-  uint64_t foundGeneration_ = 0;  // of the superblock at mount: that of a snapshot that can be trusted
+  uint64_t foundGeneration_ =
+      0;  // of the superblock at mount: that of a snapshot that can be trusted
   std::atomic<Journal*> running_{nullptr};  // the journal once it has been started
 
   mutable Mutex mutex_;
   Status failure_ GUARDED_BY(mutex_);
-  // Numbers below the watermark may be in the log; those below committedWatermark_ may be given out without
-  // it, since the record that names it comes first in the log.
+  // Numbers below the watermark may be in the log; those below committedWatermark_ may be given out
+  // without it, since the record that names it comes first in the log.
   Mutex inodeMutex_;
   uint64_t nextInode_ GUARDED_BY(inodeMutex_) = 2, inodeWatermark_ GUARDED_BY(inodeMutex_) = 2;
   uint64_t committedWatermark_ GUARDED_BY(inodeMutex_) = 2;

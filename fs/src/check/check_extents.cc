@@ -17,7 +17,8 @@ Status Checker::checkExtents() {
   return scanPrefix('E', [&](const ParsedKey& key, std::string_view value) {
     ++report_.extents;
     FileOffset offset(key.number);
-    std::string where = "inode " + std::to_string(key.ino.v) + ": extent at " + std::to_string(offset.v);
+    std::string where =
+        "inode " + std::to_string(key.ino.v) + ": extent at " + std::to_string(offset.v);
     auto eraseIt = [ino = key.ino, offset](Transaction& t) { t.erase(extentKey(ino, offset)); };
     auto record = decodeExtent(key.ino, offset, value);
     if (!record) {
@@ -43,17 +44,19 @@ Status Checker::checkExtents() {
     lastEnd = offset.v + length;
     node->second.foundBlocks += length;
     uint64_t end = roundUp(node->second.size, blockSize);
-    if (record->state == StoredExtentState::Mapped && !node->second.orphan && offset.v + length > end)
-      problem(where + " holds data behind the end of the file", [=, this, ino = key.ino, r = *record](Transaction& t) {
-        uint64_t keep = offset.v < end ? (end - offset.v) / blockSize : 0;
-        if (keep == 0) {
-          t.erase(extentKey(ino, offset));
-        } else {
-          ExtentRecord shorter = r;
-          shorter.blocks = keep;
-          t.put(extentKey(ino, offset), encodeExtent(ino, offset, shorter));
-        }
-      });
+    if (record->state == StoredExtentState::Mapped && !node->second.orphan &&
+        offset.v + length > end)
+      problem(where + " holds data behind the end of the file",
+              [=, this, ino = key.ino, r = *record](Transaction& t) {
+                uint64_t keep = offset.v < end ? (end - offset.v) / blockSize : 0;
+                if (keep == 0) {
+                  t.erase(extentKey(ino, offset));
+                } else {
+                  ExtentRecord shorter = r;
+                  shorter.blocks = keep;
+                  t.put(extentKey(ino, offset), encodeExtent(ino, offset, shorter));
+                }
+              });
     claims_.push_back({record->block, record->block + record->blocks, key.ino.v, offset.v});
   });
 }
@@ -69,8 +72,8 @@ Status Checker::checkClaims() {
       bool withIndex = widest.inode == 0 || claim.inode == 0;
       const Claim& loser = claim.inode == 0 ? widest : claim;
       problem("block " + std::to_string(claim.start) + " is used twice: by " +
-              (withIndex ? "the index" : "inode " + std::to_string(widest.inode)) + " and by inode " +
-              std::to_string(loser.inode));
+              (withIndex ? "the index" : "inode " + std::to_string(widest.inode)) +
+              " and by inode " + std::to_string(loser.inode));
       if (mend_ && loser.inode != 0) TRY(moveExtent(loser));
     }
     if (claim.end > widest.end) widest = claim;
@@ -99,7 +102,8 @@ Status Checker::moveExtent(const Claim& claim) {
     AlignedBuffer block(blockSize, 4096);
     for (uint64_t i = 0; i < run->count.v; ++i) {
       TRY(volume_.device().read(DeviceOffset((old.block + done + i) * blockSize), block.span()));
-      TRY(volume_.device().write(DeviceOffset((run->start.v + i) * blockSize), block.span(), IoClass::Data));
+      TRY(volume_.device().write(DeviceOffset((run->start.v + i) * blockSize), block.span(),
+                                 IoClass::Data));
     }
     Transaction t;
     t.afterData();
@@ -108,7 +112,8 @@ Status Checker::moveExtent(const Claim& claim) {
     done += run->count.v;
     if (done < old.blocks) {
       FileOffset rest = offset + ByteCount(done * blockSize);
-      t.put(extentKey(ino, rest), encodeExtent(ino, rest, {old.block + done, old.blocks - done, old.state}));
+      t.put(extentKey(ino, rest),
+            encodeExtent(ino, rest, {old.block + done, old.blocks - done, old.state}));
     }
     TRY(volume_.log().commit(std::move(t), std::move(room)));
   }

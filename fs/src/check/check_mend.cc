@@ -51,7 +51,8 @@ Result<uint64_t> Checker::lostAndFound() {
     if (!value) break;
     TRY_ASSIGN(DirentRecord record, decodeDirent(*value));
     auto node = nodes_.find(record.ino);
-    if (record.name == name && node != nodes_.end() && node->second.isDirectory()) return record.ino;
+    if (record.name == name && node != nodes_.end() && node->second.isDirectory())
+      return record.ino;
   }
   TRY_ASSIGN(auto room, volume_.log().reserve(kNamespaceRoom));
   Transaction t;

@@ -36,10 +36,14 @@ Status Checker::checkInodes() {
     node.blocks = record->blocks;
     node.entries = record->entries;
     node.parent = record->parent;
-    if (S_ISDIR(node.mode)) ++report_.directories;
-    else if (S_ISREG(node.mode)) ++report_.files;
-    else if (S_ISLNK(node.mode)) ++report_.symlinks;
-    else ++report_.others;
+    if (S_ISDIR(node.mode))
+      ++report_.directories;
+    else if (S_ISREG(node.mode))
+      ++report_.files;
+    else if (S_ISLNK(node.mode))
+      ++report_.symlinks;
+    else
+      ++report_.others;
     if (S_ISLNK(node.mode) && (record->symlink.empty() || record->symlink.size() > 4095))
       problem(inodeText(key.ino.v) + ": a symbolic link without a valid target");
     if (node.size > uint64_t{1} << 63)
@@ -83,11 +87,14 @@ void Checker::checkName(InodeNo dir, uint64_t cookie, const DirentRecord& record
     DirentRecord vacated;
     vacated.kind = DirentKind::Vacated;
     vacated.more = more;
-    if (more) t.put(direntKey(dir, cookie), encodeDirent(vacated));
-    else t.erase(direntKey(dir, cookie));
+    if (more)
+      t.put(direntKey(dir, cookie), encodeDirent(vacated));
+    else
+      t.erase(direntKey(dir, cookie));
   };
-  if (record.name.empty() || record.name.size() > 255 || record.name.find('/') != std::string::npos ||
-      record.name.find('\0') != std::string::npos || record.name == "." || record.name == "..") {
+  if (record.name.empty() || record.name.size() > 255 ||
+      record.name.find('/') != std::string::npos || record.name.find('\0') != std::string::npos ||
+      record.name == "." || record.name == "..") {
     problem(where + " is not a valid name", removeIt);
     return;
   }
@@ -116,12 +123,14 @@ void Checker::checkName(InodeNo dir, uint64_t cookie, const DirentRecord& record
   if (record.type != IFTODT(node.mode)) {
     DirentRecord right = record;
     right.type = static_cast<uint8_t>(IFTODT(node.mode));
-    problem(where + " has the wrong type",
-            [dir, cookie, right](Transaction& t) { t.put(direntKey(dir, cookie), encodeDirent(right)); });
+    problem(where + " has the wrong type", [dir, cookie, right](Transaction& t) {
+      t.put(direntKey(dir, cookie), encodeDirent(right));
+    });
   }
 }
 
-void Checker::checkBucket(InodeNo dir, const std::vector<std::pair<uint64_t, DirentRecord>>& slots) {
+void Checker::checkBucket(InodeNo dir,
+                          const std::vector<std::pair<uint64_t, DirentRecord>>& slots) {
   bool broken = false;
   for (size_t i = 0; i < slots.size(); ++i) {
     const auto& [cookie, record] = slots[i];
@@ -138,18 +147,20 @@ void Checker::checkBucket(InodeNo dir, const std::vector<std::pair<uint64_t, Dir
     if (record.kind == DirentKind::Entry) checkName(dir, cookie, record);
   }
   if (!broken) return;
-  problem(inodeText(dir.v) + ": a chain of names with one hash has a gap", [this, dir, slots](Transaction& t) {
-    std::vector<DirentRecord> kept;
-    for (const auto& [cookie, record] : slots) {
-      t.erase(direntKey(dir, cookie));
-      if (record.kind == DirentKind::Entry && nodes_.count(record.ino)) kept.push_back(record);
-    }
-    uint64_t base = slots.front().first & ~kSlotMask;
-    for (size_t i = 0; i < kept.size(); ++i) {
-      kept[i].more = i + 1 < kept.size();
-      t.put(direntKey(dir, base | i), encodeDirent(kept[i]));
-    }
-  });
+  problem(inodeText(dir.v) + ": a chain of names with one hash has a gap",
+          [this, dir, slots](Transaction& t) {
+            std::vector<DirentRecord> kept;
+            for (const auto& [cookie, record] : slots) {
+              t.erase(direntKey(dir, cookie));
+              if (record.kind == DirentKind::Entry && nodes_.count(record.ino))
+                kept.push_back(record);
+            }
+            uint64_t base = slots.front().first & ~kSlotMask;
+            for (size_t i = 0; i < kept.size(); ++i) {
+              kept[i].more = i + 1 < kept.size();
+              t.put(direntKey(dir, base | i), encodeDirent(kept[i]));
+            }
+          });
 }
 
 Status Checker::checkNames() {
@@ -160,20 +171,24 @@ Status Checker::checkNames() {
     bucket.clear();
   };
   TRY(scanPrefix('D', [&](const ParsedKey& key, std::string_view value) {
-    auto eraseIt = [dir = key.ino, cookie = key.number](Transaction& t) { t.erase(direntKey(dir, cookie)); };
+    auto eraseIt = [dir = key.ino, cookie = key.number](Transaction& t) {
+      t.erase(direntKey(dir, cookie));
+    };
     auto record = decodeDirent(value);
     if (!record) {
-      problem(inodeText(key.ino.v) + ": a name cannot be read: " + record.status().message(), eraseIt);
+      problem(inodeText(key.ino.v) + ": a name cannot be read: " + record.status().message(),
+              eraseIt);
       return;
     }
     auto dir = nodes_.find(key.ino.v);
     if (dir == nodes_.end() || !dir->second.isDirectory()) {
       problem("name " + quoted(record->name) + " belongs to " + inodeText(key.ino.v) +
-                  ", which is no directory", eraseIt);
+                  ", which is no directory",
+              eraseIt);
       return;
     }
-    if (!bucket.empty() && (bucketDir != key.ino ||
-                            (bucket.front().first & ~kSlotMask) != (key.number & ~kSlotMask)))
+    if (!bucket.empty() &&
+        (bucketDir != key.ino || (bucket.front().first & ~kSlotMask) != (key.number & ~kSlotMask)))
       finish();
     bucketDir = key.ino;
     bucket.emplace_back(key.number, std::move(*record));
@@ -196,9 +211,11 @@ Status Checker::checkAttributes() {
   }));
   for (auto& [ino, node] : nodes_) {
     if (node.hasXattr && !(node.flags & kInodeHasXattr))
-      problem(inodeText(ino) + ": has attributes, but its flags say none", [this, i = ino](Transaction& t) {
-        rewrite(i, [](InodeRecord& r) { r.flags |= kInodeHasXattr; }, t);
-      });
+      problem(inodeText(ino) + ": has attributes, but its flags say none",
+              [this, i = ino](Transaction& t) {
+                rewrite(
+                    i, [](InodeRecord& r) { r.flags |= kInodeHasXattr; }, t);
+              });
   }
   return Status::ok();
 }
@@ -217,8 +234,10 @@ Status Checker::checkTree() {
       auto step = nodes_.find(at);
       at = step == nodes_.end() ? 0 : step->second.namedBy;
     }
-    if (good.count(at)) good.insert(path.begin(), path.end());
-    else if (node.namedBy == 0 || onPath.count(at)) lost.push_back(ino);
+    if (good.count(at))
+      good.insert(path.begin(), path.end());
+    else if (node.namedBy == 0 || onPath.count(at))
+      lost.push_back(ino);
   }
   for (auto& [ino, node] : nodes_) {
     if (!node.isDirectory() && !node.orphan && node.names == 0) lost.push_back(ino);
@@ -247,26 +266,30 @@ Status Checker::checkCounts() {
       problem(inodeText(ino) + ": link count is " + std::to_string(node.nlink) + ", should be " +
                   std::to_string(links),
               [this, i = ino, links](Transaction& t) {
-                rewrite(i, [links](InodeRecord& r) { r.nlink = static_cast<uint32_t>(links); }, t);
+                rewrite(
+                    i, [links](InodeRecord& r) { r.nlink = static_cast<uint32_t>(links); }, t);
               });
     if (node.isDirectory() && node.entries != node.foundEntries)
       problem(inodeText(ino) + ": counts " + std::to_string(node.entries) + " names, has " +
                   std::to_string(node.foundEntries),
               [this, i = ino, n = node.foundEntries](Transaction& t) {
-                rewrite(i, [n](InodeRecord& r) { r.entries = n; }, t);
+                rewrite(
+                    i, [n](InodeRecord& r) { r.entries = n; }, t);
               });
     uint64_t parent = ino == kRoot ? kRoot : node.namedBy;
     if (node.isDirectory() && node.parent != parent && parent != 0)
       problem(inodeText(ino) + ": its parent is " + std::to_string(node.parent) + ", should be " +
                   std::to_string(parent),
               [this, i = ino, parent](Transaction& t) {
-                rewrite(i, [parent](InodeRecord& r) { r.parent = parent; }, t);
+                rewrite(
+                    i, [parent](InodeRecord& r) { r.parent = parent; }, t);
               });
     if (node.blocks != node.foundBlocks)
-      problem(inodeText(ino) + ": says " + std::to_string(node.blocks) + " bytes allocated, extents have " +
-                  std::to_string(node.foundBlocks),
+      problem(inodeText(ino) + ": says " + std::to_string(node.blocks) +
+                  " bytes allocated, extents have " + std::to_string(node.foundBlocks),
               [this, i = ino, n = node.foundBlocks](Transaction& t) {
-                rewrite(i, [n](InodeRecord& r) { r.blocks = n; }, t);
+                rewrite(
+                    i, [n](InodeRecord& r) { r.blocks = n; }, t);
               });
   }
   return Status::ok();

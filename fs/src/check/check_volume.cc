@@ -6,7 +6,8 @@ namespace ourfs {
 
 namespace {
 constexpr size_t kKeptProblems = 1000;
-constexpr int kMendPasses = 4;  // mending one thing can uncover the next: a lost directory holds lost files
+constexpr int kMendPasses =
+    4;  // mending one thing can uncover the next: a lost directory holds lost files
 }  // namespace
 
 int CheckReport::exitCode() const {
@@ -42,8 +43,8 @@ Status Checker::scanPrefix(char kind,
   return volume_.index().scan(from, prefixEnd(from), [&](auto key, auto value) {
     auto parsed = parseKey(key);
     if (!parsed) {
-      problem(std::string("index: key of kind '") + kind + "' cannot be read: " +
-                  parsed.status().message(),
+      problem(std::string("index: key of kind '") + kind +
+                  "' cannot be read: " + parsed.status().message(),
               [k = std::string(key)](Transaction& t) { t.erase(k); });
     } else {
       each(*parsed, value);
@@ -56,7 +57,8 @@ Status Checker::checkKinds() {
   static const std::string known = "CDEFGILOX";
   return volume_.index().scan("", std::string(1, '\xff'), [&](auto key, auto) {
     if (key.empty() || known.find(key[0]) == std::string::npos)
-      problem("index: a key of an unknown kind", [k = std::string(key)](Transaction& t) { t.erase(k); });
+      problem("index: a key of an unknown kind",
+              [k = std::string(key)](Transaction& t) { t.erase(k); });
     return true;
   });
 }

@@ -24,9 +24,9 @@ class Checker {
   struct Node {
     uint32_t mode = 0, nlink = 0, flags = 0;
     uint64_t size = 0, blocks = 0, entries = 0, parent = 0;
-    uint64_t names = 0;        // names that lead here
+    uint64_t names = 0;  // names that lead here
     uint64_t subdirectories = 0, foundEntries = 0, foundBlocks = 0;
-    uint64_t namedBy = 0;      // directories: the directory with the name
+    uint64_t namedBy = 0;  // directories: the directory with the name
     bool orphan = false, hasXattr = false;
     bool isDirectory() const;
     bool isRegular() const;

@@ -6,7 +6,8 @@
 
 namespace ourfs {
 
-FileData::State::State(FileData& owner, Volume& v, InodeTable& table, const FileDataOptions& options)
+FileData::State::State(FileData& owner, Volume& v, InodeTable& table,
+                       const FileDataOptions& options)
     : self(owner),
       volume(v),
       inodes(table),
@@ -69,11 +70,11 @@ Result<std::shared_ptr<Mapping>> FileData::mappingOf(Inode& inode) {
       bad = record.status();
       return false;
     }
-    stored.push_back({FileOffset(parsed->number), ByteCount(record->blocks * state_->blockSize),
-                      DeviceOffset(record->block * state_->blockSize),
-                      record->state == StoredExtentState::Mapped ? ExtentState::Mapped
-                                                                 : ExtentState::Unwritten,
-                      true});
+    stored.push_back(
+        {FileOffset(parsed->number), ByteCount(record->blocks * state_->blockSize),
+         DeviceOffset(record->block * state_->blockSize),
+         record->state == StoredExtentState::Mapped ? ExtentState::Mapped : ExtentState::Unwritten,
+         true});
     return true;
   }));
   TRY(bad);
@@ -106,9 +107,9 @@ Status FileData::State::admitGrowth() {
 void FileData::State::recordDelta(Transaction& t, InodeNo ino, const ExtentDelta& delta) const {
   for (const Extent& e : delta.erased) t.erase(extentKey(ino, e.offset));
   for (const Extent& e : delta.written) {
-    ExtentRecord record{blockOf(e.address.v), blockOf(e.length.v),
-                        e.state == ExtentState::Mapped ? StoredExtentState::Mapped
-                                                       : StoredExtentState::Unwritten};
+    ExtentRecord record{
+        blockOf(e.address.v), blockOf(e.length.v),
+        e.state == ExtentState::Mapped ? StoredExtentState::Mapped : StoredExtentState::Unwritten};
     t.put(extentKey(ino, e.offset), encodeExtent(ino, e.offset, record));
   }
 }

@@ -21,7 +21,6 @@ bool aligned(FileOffset pos, std::span<const std::byte> from, uint32_t blockSize
 }  // namespace
 
 Status FileData::State::convertDirect(FileMapping& mapping, FileOffset pos, ByteCount length) {
-  mapping.writesDone.fetch_add(1);
   InodePtr inode = mapping.owner.lock();
   if (!inode) return Status::error(EIO, "an inode went away under a direct write");
   FileOffset end = pos + length;
@@ -46,7 +45,8 @@ Status FileData::State::convertDirect(FileMapping& mapping, FileOffset pos, Byte
       pos = upTo;
     }
     InodeUpdate update;
-    if (pos.v > mapping.storedSize) update.storedSize = std::max<uint64_t>(pos.v, mapping.storedSize);
+    if (pos.v > mapping.storedSize)
+      update.storedSize = std::max<uint64_t>(pos.v, mapping.storedSize);
     if (!changed && !update.storedSize) continue;
     TRY(commitWithInode(*inode, mapping, std::move(t), std::move(room), update));
   }
@@ -89,6 +89,7 @@ Result<ByteCount> FileData::write(Inode& inode, FileOffset pos, std::span<const 
       return s.convertDirect(*mapping, a, n);
     };
     done = directWrite(*mapping, s.io, hooks, pos, from);
+    mapping->writesDone.fetch_add(1);
   } else {
     done = bufferedWrite(*mapping, s.io, pos, from);
     if (flags.direct && done) TRY(s.writeback->flush(mapping, pos, pos + *done));
@@ -139,7 +140,8 @@ Status FileData::syncAll() {
     Status committed = commitAttributes(*inode);
     if (first.isOk()) first = committed;
   }
-  Status flushed = s.volume.log().flush(s.volume.log().journal().head().end, FlushScope::LogAndData);
+  Status flushed =
+      s.volume.log().flush(s.volume.log().journal().head().end, FlushScope::LogAndData);
   return first.isOk() ? flushed : first;
 }
 

@@ -15,10 +15,18 @@ Iomap mapOf(const Extent& e, uint64_t cookie) {
   map.address = e.address;
   map.cookie = cookie;
   switch (e.state) {
-    case ExtentState::Hole: map.type = IomapType::Hole; break;
-    case ExtentState::Delalloc: map.type = IomapType::Delalloc; break;
-    case ExtentState::Mapped: map.type = IomapType::Mapped; break;
-    case ExtentState::Unwritten: map.type = IomapType::Unwritten; break;
+    case ExtentState::Hole:
+      map.type = IomapType::Hole;
+      break;
+    case ExtentState::Delalloc:
+      map.type = IomapType::Delalloc;
+      break;
+    case ExtentState::Mapped:
+      map.type = IomapType::Mapped;
+      break;
+    case ExtentState::Unwritten:
+      map.type = IomapType::Unwritten;
+      break;
   }
   return map;
 }
@@ -40,7 +48,8 @@ constexpr ByteCount kReserveStep{4 * MiB};
 
 }  // namespace
 
-Result<Iomap> FileData::begin(Mapping& mapping, FileOffset pos, ByteCount length, IomapIntent intent) {
+Result<Iomap> FileData::begin(Mapping& mapping, FileOffset pos, ByteCount length,
+                              IomapIntent intent) {
   State& s = *state_;
   FileOffset from = s.blockDown(pos);
   FileOffset to = s.blockUp(pos + std::min(length, kReserveStep));
@@ -159,7 +168,8 @@ Result<Iomap> FileData::mapForWriteback(Mapping& mapping, FileOffset pos, ByteCo
       hint = s.blockOf((before.address + before.length).v);
   }
   Extent fresh = clip(e, from, to);
-  TRY_ASSIGN(BlockRun run, s.volume.space().allocate(s.blocksOf(fresh.length), BlockNo(hint), true));
+  TRY_ASSIGN(BlockRun run,
+             s.volume.space().allocate(s.blocksOf(fresh.length), BlockNo(hint), true));
   fresh.length = ByteCount(run.count.v * s.blockSize);
   fresh.address = DeviceOffset(run.start.v * s.blockSize);
   fresh.state = ExtentState::Unwritten;
@@ -174,10 +184,13 @@ Result<std::shared_ptr<void>> FileData::prepare() {
   return std::shared_ptr<void>(std::make_shared<TransactionLog::Room>(std::move(room)));
 }
 
+void FileData::written(Mapping& mapping) {
+  static_cast<FileMapping&>(mapping).writesDone.fetch_add(1);
+}
+
 Status FileData::finish(Ioend& ioend) {
   State& s = *state_;
   auto& mapping = static_cast<FileMapping&>(*ioend.mapping);
-  mapping.writesDone.fetch_add(1);
   if (!ioend.needsCommit()) return Status::ok();
   InodePtr inode = mapping.owner.lock();
   if (!inode) return Status::error(EIO, "an inode went away under its writeback");

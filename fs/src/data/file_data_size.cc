@@ -9,9 +9,10 @@
 namespace ourfs {
 
 Status FileData::State::removeExtents(Inode& inode, FileMapping& mapping, FileOffset from,
-                                      FileOffset to, std::optional<FileOffset> shrinkTo, bool touch) {
-  // Nobody else changes this range meanwhile: writers, mmap stores and failed writes need a lock that the
-  // caller holds, and no folio is left for writeback. So the starts can be collected once.
+                                      FileOffset to, std::optional<FileOffset> shrinkTo,
+                                      bool touch) {
+  // Nobody else changes this range meanwhile: writers, mmap stores and failed writes need a lock
+  // that the caller holds, and no folio is left for writeback. So the starts can be collected once.
   std::vector<FileOffset> starts;
   {
     MutexLock extents(mapping.extents.mutex());
@@ -52,7 +53,8 @@ Status FileData::State::removeExtents(Inode& inode, FileMapping& mapping, FileOf
   return Status::ok();
 }
 
-Status FileData::State::fillHoles(Inode& inode, FileMapping& mapping, FileOffset from, FileOffset to) {
+Status FileData::State::fillHoles(Inode& inode, FileMapping& mapping, FileOffset from,
+                                  FileOffset to) {
   auto nextHole = [&](FileOffset pos) REQUIRES(mapping.extents.mutex()) {
     Extent e = mapping.extents.find(pos);
     while (pos < to && e.state != ExtentState::Hole) {
@@ -121,7 +123,8 @@ Status FileData::State::zeroEofTail(FileMapping& mapping, FileOffset upTo) {
 }
 
 Status FileData::State::growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch) {
-  // Data that is not on disk yet goes first, so that no size is stored that would show zeros instead of it.
+  // Data that is not on disk yet goes first, so that no size is stored that would show zeros
+  // instead of it.
   if (mapping.storedSize < mapping.size) {
     TRY(writeback->flush(mapping.shared_from_this(), FileOffset(mapping.storedSize),
                          FileOffset(mapping.size)));
@@ -151,7 +154,8 @@ Status FileData::truncate(Inode& inode, FileOffset size, bool touch) {
   return s.removeExtents(inode, *mapping, s.blockUp(size), kFileEnd, size, touch);
 }
 
-Status FileData::State::punch(Inode& inode, FileMapping& mapping, FileOffset pos, ByteCount length) {
+Status FileData::State::punch(Inode& inode, FileMapping& mapping, FileOffset pos,
+                              ByteCount length) {
   FileOffset end = std::min(pos + length, kFileEnd);
   FileOffset first = blockUp(pos), last = blockDown(end);
   // Partial blocks keep their space and become zero in the cache.

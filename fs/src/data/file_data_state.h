@@ -15,8 +15,8 @@ class FileMapping : public Mapping, public std::enable_shared_from_this<FileMapp
  public:
   using Mapping::Mapping;
   std::weak_ptr<Inode> owner;  // constant once the mapping is published
-  // Data writes that completed, and how many of them a device flush covers: an fsync with nothing new
-  // spares its flush.
+  // Data writes that completed, and how many of them a device flush covers: an fsync with nothing
+  // new spares its flush.
   std::atomic<uint64_t> writesDone{0}, writesFlushed{0};
 };
 
@@ -51,11 +51,12 @@ struct FileData::State {
     std::optional<uint64_t> storedSize;
     bool touch = false;  // mtime and ctime become now
   };
-  Status commitWithInode(Inode& inode, FileMapping& mapping, Transaction t, TransactionLog::Room room,
-                         const InodeUpdate& update) REQUIRES(mapping.extents.mutex());
+  Status commitWithInode(Inode& inode, FileMapping& mapping, Transaction t,
+                         TransactionLog::Room room, const InodeUpdate& update)
+      REQUIRES(mapping.extents.mutex());
 
-  // Removes what [from, to) maps, in bounded transactions, last extents first, so that a crash in between
-  // leaves a shorter file and never blocks behind its end. `shrinkTo`: the size goes along.
+  // Removes what [from, to) maps, in bounded transactions, last extents first, so that a crash in
+  // between leaves a shorter file and never blocks behind its end. `shrinkTo`: the size goes along.
   // REQUIRES: inode and invalidate held exclusively, no folio over whole blocks of the range.
   Status removeExtents(Inode& inode, FileMapping& mapping, FileOffset from, FileOffset to,
                        std::optional<FileOffset> shrinkTo, bool touch);
@@ -64,7 +65,8 @@ struct FileData::State {
 
   // Bytes between the old EOF and its block's end become zero before the file grows past them.
   Status zeroEofTail(FileMapping& mapping, FileOffset upTo);
-  // The part of truncate that both directions and fallocate share: the caller holds inode and invalidate.
+  // The part of truncate that both directions and fallocate share: the caller holds inode and
+  // invalidate.
   Status growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch);
 
   Status punch(Inode& inode, FileMapping& mapping, FileOffset pos, ByteCount length);

@@ -90,6 +90,16 @@ Status setText(std::string& into, std::string_view name, std::string_view text) 
   return Status::ok();
 }
 
+Status setLevel(std::string& into, std::string_view text) {
+  static constexpr std::array<std::string_view, 7> kLevels{"trace", "debug",    "info", "warn",
+                                                           "error", "critical", "off"};
+  if (std::find(kLevels.begin(), kLevels.end(), text) == kLevels.end())
+    return Status::error(EINVAL, "option loglevel=" + std::string(text) +
+                                     ": give trace, debug, info, warn, error, critical or off");
+  into = text;
+  return Status::ok();
+}
+
 Status unknown(const MountOptions& o, std::string_view option) {
   if (o.sloppy) return Status::ok();
   return Status::error(EINVAL, "unknown option '" + std::string(option) + "'; see mount.ourfs(8)");
@@ -99,7 +109,7 @@ Status addValue(MountOptions& o, std::string_view name, std::string_view value) 
   if (name == "cache_size") return setBytes(o.cacheSize, name, value);
   if (name == "dirty_limit") return setBytes(o.dirtyLimit, name, value);
   if (name == "dirty_background") return setBytes(o.dirtyBackground, name, value);
-  if (name == "loglevel") return setText(o.logLevel, name, value);
+  if (name == "loglevel") return setLevel(o.logLevel, value);
   if (name == "logfile") return setText(o.logFile, name, value);
   if (name == "commit") {
     TRY_ASSIGN(uint64_t seconds, number(name, value, 1, kMaxCommitSeconds));

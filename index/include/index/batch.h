@@ -3,7 +3,8 @@
 // It is what a journal record carries (encode) and what replay gives back (decode). Order matters:
 // a later change to the same key wins.
 //
-//   batch := count:u32 { op:u8 key:bytes16 [value:bytes32 if op = Put] }     op: 1 = Put, 2 = Delete
+//   batch := count:u32 { op:u8 key:bytes16 [value:bytes32 if op = Put] }
+//   op: 1 = Put, 2 = Delete
 #pragma once
 
 #include <cstdint>

@@ -1,14 +1,15 @@
 // Index: the metadata store, an LSM tree (RocksDB, its WAL off) whose files live on the volume.
 //
 // Invariants:
-//   1. Its files are blocks of the volume, in extents that the file table owns; nothing lies beside the
-//      volume. Every block carries our checksum, verified before RocksDB sees its bytes.
-//   2. Before a MANIFEST sync, `beforePersist` runs: what the index has persisted never lies beyond what
-//      the journal has made durable. If the hook fails, the sync fails.
+//   1. Its files are blocks of the volume, in extents that the file table owns; nothing lies beside
+//      the volume. Every block carries our checksum, verified before RocksDB sees its bytes.
+//   2. Before a MANIFEST sync, `beforePersist` runs: what the index has persisted never lies beyond
+//      what the journal has made durable. If the hook fails, the sync fails.
 //   3. apply() writes the changes and the log position in one atomic batch, and never stalls.
-//   4. A block dropped from the file table stays busy until the table without it is durable, and, during
-//      a mount, until startBackground().
-//   5. Any write error is fail-stop: `onFailure` is told once, apply and flush answer it from then on.
+//   4. A block dropped from the file table stays busy until the table without it is durable, and,
+//      during a mount, until startBackground().
+//   5. Any write error is fail-stop: `onFailure` is told once; apply and flush answer it from
+//      then on.
 //
 // Threads: reads from any thread; apply is called under the journal's log lock, one at a time.
 // RocksDB starts threads: fork before open().
@@ -42,13 +43,14 @@ struct AppliedPosition {
 };
 
 struct IndexGeometry {
-  uint32_t blockSize = 4096;      // of the filesystem; bytes
-  DeviceOffset tableStart;        // two file table slots, one behind the other
-  ByteCount tableSlotSize;        // of each; a multiple of 4096
-  ByteCount volumeSize;           // scales write buffers, levels and the pool
+  uint32_t blockSize = 4096;  // of the filesystem; bytes
+  DeviceOffset tableStart;    // two file table slots, one behind the other
+  ByteCount tableSlotSize;    // of each; a multiple of 4096
+  ByteCount volumeSize;       // scales write buffers, levels and the pool
   // Derived from volumeSize, the same at mkfs and at mount:
   ByteCount writeBuffer() const;  // one memtable
-  ByteCount poolReserve() const;  // R: all memtables, one L0-to-base compaction, MANIFEST, one replay
+  // R: all memtables, one L0-to-base compaction, MANIFEST, one replay
+  ByteCount poolReserve() const;
 };
 
 struct IndexOptions {
@@ -57,11 +59,12 @@ struct IndexOptions {
   // Gives the index more room, from the volume's free space: runs that add up to about `wanted`, at
   // least one block, or ENOSPC. Called by growPool() only, never from RocksDB's threads.
   std::function<Result<std::vector<BlockRun>>(ByteCount wanted)> takeSpace;
-  std::function<Status()> beforePersist;             // invariant 2; also called by open() and close()
-  std::function<void(const Status&)> onFailure;      // invariant 5
+  std::function<Status()> beforePersist;         // invariant 2; also called by open() and close()
+  std::function<void(const Status&)> onFailure;  // invariant 5
   std::function<void(AppliedPosition)> onPersisted;  // after a flush, in its thread: must not block
   ByteCount blockCache{32 * MiB};
-  bool readOnly = false;  // nothing is written to the device: changes live in memory only (fsck -n, ro mounts)
+  // Nothing is written to the device: changes live in memory only (fsck -n, ro mounts).
+  bool readOnly = false;
 };
 
 struct IndexCounters {
@@ -72,8 +75,10 @@ struct IndexCounters {
 
 class Index {
  public:
-  // mkfs: an empty index whose pool is `pool`. Writes file table and files, and leaves them durable.
-  static Status format(BlockDevice& device, const IndexGeometry& geometry, const std::vector<BlockRun>& pool);
+  // mkfs: an empty index whose pool is `pool`. Writes file table and files, and leaves
+  // them durable.
+  static Status format(BlockDevice& device, const IndexGeometry& geometry,
+                       const std::vector<BlockRun>& pool);
 
   // Opens without compaction and without growing the pool. EUCLEAN with a line for anything that
   // cannot be right. With readOnly, replay works on top of it in memory.
@@ -101,8 +106,9 @@ class Index {
   virtual Result<std::optional<std::string>> get(std::string_view key) = 0;
   // Calls `each` for every key in [from, end), in order, until it answers false. Holds no snapshot
   // longer than the call.
-  virtual Status scan(std::string_view from, std::string_view end,
-                      const std::function<bool(std::string_view key, std::string_view value)>& each) = 0;
+  virtual Status scan(
+      std::string_view from, std::string_view end,
+      const std::function<bool(std::string_view key, std::string_view value)>& each) = 0;
 
   virtual AppliedPosition applied() const = 0;
   virtual Result<AppliedPosition> persisted() = 0;  // what a synced MANIFEST names

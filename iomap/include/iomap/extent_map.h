@@ -1,13 +1,14 @@
-// Extent and ExtentMap: which bytes of one file lie where, in core, with the sequence that writers and
-// writeback use as a cookie.
+// Extent and ExtentMap: which bytes of one file lie where, in core, with the sequence that writers
+// and writeback use as a cookie.
 //
 // Invariants:
-//   1. Extents do not overlap, are sorted, and are multiples of the block size. What is not covered is Hole.
-//   2. The sequence is bumped inside the map, under its mutex, before every change, and never repeats for
-//      this or a later map of the same inode (it starts from a global counter).
+//   1. Extents do not overlap, are sorted, and are multiples of the block size. What is not covered
+//      is Hole.
+//   2. The sequence is bumped inside the map, under its mutex, before every change, and never
+//      repeats for this or a later map of the same inode (it starts from a global counter).
 //   3. A cookie is sampled under the same mutex section as the map it belongs to.
-//   4. `stored` extents are in the index; others (Delalloc, and Unwritten space that writeback has allocated
-//      but whose data is not on disk yet) live only in core and vanish in a crash.
+//   4. `stored` extents are in the index; others (Delalloc, and Unwritten space that writeback has
+//      allocated but whose data is not on disk yet) live only in core and vanish in a crash.
 #pragma once
 
 #include <atomic>
@@ -33,7 +34,7 @@ struct Extent {
   ByteCount length;
   DeviceOffset address;  // Mapped and Unwritten
   ExtentState state = ExtentState::Hole;
-  bool stored = false;   // in the index; always true for Mapped
+  bool stored = false;  // in the index; always true for Mapped
   FileOffset end() const { return offset + length; }
   bool operator==(const Extent&) const = default;
 };
@@ -59,12 +60,13 @@ class ExtentMap {
 
   // The extent, or the hole, that covers `pos`. A hole ends at the next extent or at kFileEnd.
   Extent find(FileOffset pos) const REQUIRES(mutex_);
-  // Extents (no holes) that touch [from, to), in order, not clipped. Stops when `each` answers false.
+  // Extents (no holes) that touch [from, to), in order, not clipped. Stops when `each` answers
+  // false.
   void forEach(FileOffset from, FileOffset to, const std::function<bool(const Extent&)>& each) const
       REQUIRES(mutex_);
 
-  // Replaces what [extent.offset, extent.end()) holds, by `extent` (Hole removes). Splits and merges
-  // neighbours: contiguous in the file and on disk, same state, same `stored`. Bumps first.
+  // Replaces what [extent.offset, extent.end()) holds, by `extent` (Hole removes). Splits and
+  // merges neighbours: contiguous in the file and on disk, same state, same `stored`. Bumps first.
   ExtentDelta set(const Extent& extent) REQUIRES(mutex_);
 
   // Fills an empty map from the index, sorted, without overlap. Bumps.

@@ -12,13 +12,13 @@
 
 namespace ourfs {
 
-// Errors of background writeback, reported once per open file (Linux errseq_t: a code and a counter;
-// one cursor per open file, sampled at open).
+// Errors of background writeback, reported once per open file (Linux errseq_t: a code and a
+// counter; one cursor per open file, sampled at open).
 class ErrSeq {
  public:
   using Cursor = uint64_t;
   Cursor sample() const { return value_.load(std::memory_order_acquire); }
-  void set(int errnum);             // records a new error
+  void set(int errnum);  // records a new error
   // 0, or the error that happened since `cursor`; advances the cursor, so that it is told once.
   int checkAndAdvance(Cursor& cursor) const;
 
@@ -27,10 +27,10 @@ class ErrSeq {
 };
 
 struct MappingCounters {  // of a whole volume; names as in docs/testing.md
-  std::atomic<uint64_t> staleWrite{0}, staleWriteback{0}, staleRead{0}, remapKeptNew{0}, remapMaskedNew{0},
-      punchSkippedDirty{0}, filledByZero{0}, filledByRead{0}, lockFirst{0}, bypassReads{0},
-      cachedReads{0}, directWrites{0}, foliosReclaimed{0}, ioends{0}, throttled{0}, writebackErrors{0},
-      writtenBytes{0};
+  std::atomic<uint64_t> staleWrite{0}, staleWriteback{0}, staleRead{0}, remapKeptNew{0},
+      remapMaskedNew{0}, punchSkippedDirty{0}, filledByZero{0}, filledByRead{0}, lockFirst{0},
+      bypassReads{0}, cachedReads{0}, directWrites{0}, foliosReclaimed{0}, ioends{0}, throttled{0},
+      writebackErrors{0}, writtenBytes{0};
 };
 
 class Mapping {
@@ -53,7 +53,8 @@ class Mapping {
 
   // For writeback's list of dirty files; owned by writeback.
   std::atomic<bool> queued{false};
-  std::atomic<int64_t> dirtiedAt{0};  // steady clock, ns; when the first folio of this round became dirty
+  std::atomic<int64_t> dirtiedAt{
+      0};  // steady clock, ns; when the first folio of this round became dirty
 };
 
 }  // namespace ourfs

@@ -1,18 +1,20 @@
 // Folio, FolioPool and PageCache: file data in the daemon's memory.
 //
-// The cache holds dirty and partial data; clean data that was read whole is in the kernel's page cache
-// already. A folio is max(block size, 4 KiB) bytes and has one dirty and one uptodate bit per block.
+// The cache holds dirty and partial data; clean data that was read whole is in the kernel's page
+// cache already. A folio is max(block size, 4 KiB) bytes and has one dirty and one uptodate bit per
+// block.
 //
 // Invariants:
-//   1. Whoever reads or changes a folio's bytes or bits holds its folio lock. Writeback I/O reads the
-//      bytes without it (a writer may change them meanwhile: the folio is dirty again then).
+//   1. Whoever reads or changes a folio's bytes or bits holds its folio lock. Writeback I/O reads
+//      the bytes without it (a writer may change them meanwhile: the folio is dirty again then).
 //   2. dirty <=> its space is reserved or allocated.
-//   3. A dirty bit is cleared when writeback starts on the block, in the same folio-lock section in which
-//      the writeback flag is set.
+//   3. A dirty bit is cleared when writeback starts on the block, in the same folio-lock section in
+//      which the writeback flag is set.
 //   4. Only a folio that is clean and not in writeback leaves the cache, except through discard().
 //   5. A block that is not uptodate is never written back and never given to a reader.
 //
-// Lock order: folio lock, then the cache's mutex (inner). Two folio locks are taken in index order only.
+// Lock order: folio lock, then the cache's mutex (inner). Two folio locks are taken in index order
+// only.
 #pragma once
 
 #include <atomic>
@@ -36,9 +38,9 @@ class FolioPool {
  public:
   FolioPool(uint32_t folioSize, ByteCount limit) : folioSize_(folioSize), limit_(limit) {}
   ~FolioPool();
-  std::byte* allocate();          // aligned to 4096, contents undefined; reuses freed memory
+  std::byte* allocate();  // aligned to 4096, contents undefined; reuses freed memory
   void free(std::byte* memory);
-  void trim(size_t keep);         // gives the memory of free folios, but for `keep`, back to the system
+  void trim(size_t keep);  // gives the memory of free folios, but for `keep`, back to the system
   uint32_t folioSize() const { return folioSize_; }
   ByteCount limit() const { return limit_; }
   ByteCount used() const { return ByteCount(used_.load(std::memory_order_relaxed)); }
@@ -72,7 +74,9 @@ class CAPABILITY("folio") Folio {
   bool uptodate(uint32_t block) const { return uptodate_ >> block & 1; }
   bool dirty(uint32_t block) const { return dirty_ >> block & 1; }
   bool anyDirty() const { return dirty_ != 0; }
-  bool allUptodate() const { return uptodate_ == (blocks_ == 64 ? ~uint64_t{0} : (uint64_t{1} << blocks_) - 1); }
+  bool allUptodate() const {
+    return uptodate_ == (blocks_ == 64 ? ~uint64_t{0} : (uint64_t{1} << blocks_) - 1);
+  }
   bool anyUptodate() const { return uptodate_ != 0; }
   void setUptodate(uint32_t block) { uptodate_ |= uint64_t{1} << block; }
   // REQUIRES also: the block is clean and not in writeback. The next user fills it again.
@@ -94,7 +98,8 @@ class CAPABILITY("folio") Folio {
   uint64_t uptodate_ = 0, dirty_ = 0;  // folio lock
   bool evicted_ = false;               // folio lock: no longer in the cache
   bool referenced_ = false;            // touched since reclaim last looked
-  std::atomic<bool> writeback_{false}; // changed under the folio lock or by ioend, and the cache's mutex
+  std::atomic<bool> writeback_{
+      false};  // changed under the folio lock or by ioend, and the cache's mutex
 };
 
 // A locked, referenced folio that is in the cache. Unlocks when destroyed.
@@ -129,7 +134,8 @@ class PageCache {
   // Like lock, but gives up (empty) instead of waiting.
   LockedFolio tryLock(uint64_t index);
 
-  // The blocks that [from, to) of the folio's bytes touches become dirty. REQUIRES: they are uptodate.
+  // The blocks that [from, to) of the folio's bytes touches become dirty. REQUIRES: they are
+  // uptodate.
   void markDirty(LockedFolio& folio, uint32_t from, uint32_t to);
   // Clears the dirty bits of the blocks without writing them (truncate, failed write).
   void clearDirty(LockedFolio& folio, uint32_t fromBlock, uint32_t toBlock);
@@ -138,8 +144,8 @@ class PageCache {
   void startWriteback(LockedFolio& folio, uint32_t fromBlock, uint32_t toBlock);
   // Called by ioend, without the folio lock. Wakes waiters.
   void endWriteback(Folio& folio);
-  // Releases the folio lock while it waits, and takes it again; false, and `folio` is empty, if the folio
-  // left the cache.
+  // Releases the folio lock while it waits, and takes it again; false, and `folio` is empty, if the
+  // folio left the cache.
   bool waitWriteback(LockedFolio& folio);
 
   // The first dirty folio with an index in [from, to), not locked.

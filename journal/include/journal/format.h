@@ -2,8 +2,8 @@
 //
 //   record := header payload padding-to-8
 //
-// The next record starts where this one ends, or, if it belongs to a later journal write, at the next
-// sector boundary. It carries this one's crc as `previousCrc`, which makes the chain.
+// The next record starts where this one ends, or, if it belongs to a later journal write, at the
+// next sector boundary. It carries this one's crc as `previousCrc`, which makes the chain.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ inline constexpr uint64_t kRecordAlignment = 8;
 
 struct RecordHeader {
   uint32_t magic = kRecordMagic;
-  uint32_t crc = 0;          // crc32c of the header with this field zero, then the payload
+  uint32_t crc = 0;  // crc32c of the header with this field zero, then the payload
   uint32_t payloadLength = 0;
   uint32_t previousCrc = 0;  // crc of the record before
   uint64_t lsn = 0;          // of this header's first byte

@@ -2,6 +2,7 @@
 import os
 import pathlib
 import subprocess
+import time
 
 from harness import case, check, fsync_tree, ourfs, run, same_tree, seeded_random, file_hash, SANITIZED
 
@@ -163,7 +164,11 @@ def what_was_fsynced_survives_kill(scratch):
         load.mkdir()
         log = scratch.path / f"log{number}"
         writer = scratch.start("python3", "-c", WRITER, load, log, rng.randrange(1 << 30), stderr=subprocess.DEVNULL)
-        moment = rng.uniform(0.3, 2.0)
+        moment = rng.uniform(0.1, 2.0)
+        started = time.monotonic()
+        while not (log.exists() and log.stat().st_size > 0):
+            check(writer.poll() is None and time.monotonic() - started < 60, "the writer does not get going")
+            time.sleep(0.01)
         try:
             writer.wait(moment)
         except subprocess.TimeoutExpired:
