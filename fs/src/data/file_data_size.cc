@@ -122,20 +122,26 @@ Status FileData::State::zeroEofTail(FileMapping& mapping, FileOffset upTo) {
   return zeroRange(mapping, io, eof, tailEnd - eof);
 }
 
-Status FileData::State::growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch) {
-  // Data that is not on disk yet goes first, so that no size is stored that would show zeros
-  // instead of it.
-  if (mapping.storedSize < mapping.size) {
-    TRY(writeback->flush(mapping.shared_from_this(), FileOffset(mapping.storedSize),
-                         FileOffset(mapping.size)));
-  }
-  TRY(truncateCache(mapping, io, size));
-  TRY_ASSIGN(auto room, volume.log().reserve(kAttributeRoom));
+Status FileData::State::storeSize(Inode& inode, FileMapping& mapping, FileOffset size, bool touch) {
+  TRY_ASSIGN(auto room, volume.log().reserve(kAttributeRoom, Privilege::Freeing));
   InodeUpdate update;
-  update.storedSize = size.v;
   update.touch = touch;
   MutexLock extents(mapping.extents.mutex());
+  if (size.v > mapping.storedSize) update.storedSize = size.v;
+  if (!update.storedSize && !touch) return Status::ok();
   return commitWithInode(inode, mapping, Transaction(), std::move(room), update);
+}
+
+Status FileData::State::flushUnstored(FileMapping& mapping, FileOffset upTo) {
+  FileOffset stored(mapping.storedSize);
+  if (stored >= upTo) return Status::ok();
+  return writeback->flush(mapping.shared_from_this(), stored, upTo);
+}
+
+Status FileData::State::growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch) {
+  TRY(flushUnstored(mapping, FileOffset(mapping.size)));
+  TRY(truncateCache(mapping, io, size));
+  return storeSize(inode, mapping, size, touch);
 }
 
 Status FileData::truncate(Inode& inode, FileOffset size, bool touch) {
@@ -145,13 +151,15 @@ Status FileData::truncate(Inode& inode, FileOffset size, bool touch) {
   auto mapping = std::static_pointer_cast<FileMapping>(any);
   ExclusiveLock invalidate(mapping->invalidateLock);
   if (size.v > mapping->size) return s.growTo(inode, *mapping, size, touch);
+  TRY(s.flushUnstored(*mapping, size));
   if (size.v == mapping->size) {
     // Space behind the end (fallocate with KEEP_SIZE) goes too, as on XFS and ext4.
     dropFolios(*mapping, s.blockUp(size), kFileEnd);
   } else {
     TRY(truncateCache(*mapping, s.io, size));
   }
-  return s.removeExtents(inode, *mapping, s.blockUp(size), kFileEnd, size, touch);
+  TRY(s.removeExtents(inode, *mapping, s.blockUp(size), kFileEnd, size, touch));
+  return s.storeSize(inode, *mapping, size, false);
 }
 
 Status FileData::State::punch(Inode& inode, FileMapping& mapping, FileOffset pos,
@@ -167,10 +175,13 @@ Status FileData::State::punch(Inode& inode, FileMapping& mapping, FileOffset pos
   uint64_t folio = mapping.pages.folioSize();
   FileOffset folioFirst(roundDown(first.v, folio)), folioLast(roundUp(last.v, folio));
   auto self_ = mapping.shared_from_this();
+  FileOffset reach = std::min(last, FileOffset(mapping.size));
+  TRY(flushUnstored(mapping, std::min(first, reach)));
   if (folioFirst < first) TRY(writeback->flush(self_, folioFirst, folioFirst + ByteCount(folio)));
   if (last < folioLast) TRY(writeback->flush(self_, folioLast - ByteCount(folio), folioLast));
   dropFolios(mapping, folioFirst, folioLast);
-  return removeExtents(inode, mapping, first, last, std::nullopt, true);
+  TRY(removeExtents(inode, mapping, first, last, std::nullopt, true));
+  return storeSize(inode, mapping, reach, false);
 }
 
 Status FileData::fallocate(Inode& inode, int mode, FileOffset pos, ByteCount length) {

@@ -65,8 +65,13 @@ struct FileData::State {
 
   // Bytes between the old EOF and its block's end become zero before the file grows past them.
   Status zeroEofTail(FileMapping& mapping, FileOffset upTo);
-  // The part of truncate that both directions and fallocate share: the caller holds inode and
-  // invalidate.
+  // Between a write and its ioend, the block at EOF is dirty or in writeback, and the ioend stores
+  // the size. Whatever drops dirty data below EOF stores the size itself, or fsync would find
+  // nothing to write and leave the old one. First what lies before `upTo` is written, so that no
+  // size is stored that would show zeros instead of it. REQUIRES: invalidate held exclusively.
+  Status flushUnstored(FileMapping& mapping, FileOffset upTo);
+  Status storeSize(Inode& inode, FileMapping& mapping, FileOffset size, bool touch);
+  // The part of truncate that fallocate shares: the caller holds inode and invalidate.
   Status growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch);
 
   Status punch(Inode& inode, FileMapping& mapping, FileOffset pos, ByteCount length);
