@@ -52,6 +52,7 @@ History record(const ExplorerOptions& options, uint64_t seed) {
   work.seed = seed;
   work.operations = options.operations;
   work.ballast = options.ballast;
+  work.roundTheRing = options.roundTheRing;
   history.status = CrashWorkload(**filesystem, *device, history.model, work).run();
   history.end = device->mark();
   history.log = device->log();

@@ -22,6 +22,7 @@ struct ExplorerOptions {
   int workloads = 10;
   int statesPerWorkload = 100;
   int operations = 120;
+  bool roundTheRing = false;  // see WorkloadOptions; wants 500 operations or more
   uint32_t blockSize = 4096;
   ByteCount volumeSize{32 * MiB};
   ByteCount ballast{0};

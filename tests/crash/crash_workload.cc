@@ -27,7 +27,10 @@ CrashWorkload::CrashWorkload(Filesystem& filesystem, RecordDevice& device, Crash
 
 Status CrashWorkload::run() {
   TRY(makeBallast());
-  for (int i = 0; i < options_.operations; ++i) TRY(step());
+  for (int i = 0; i < options_.operations; ++i) {
+    TRY(step());
+    if (options_.roundTheRing) TRY(syncAll());
+  }
   return Status::ok();
 }
 
@@ -49,7 +52,7 @@ Status CrashWorkload::step() {
   if (dice < 93) return syncDirectory();
   if (dice < 94) return syncAll();
   if (dice < 97) return filesystem_.data().writeback().flushAll();
-  return filesystem_.volume().checkpoint();
+  return options_.roundTheRing ? setAttribute() : filesystem_.volume().checkpoint();
 }
 
 // A file outside the model's tree takes most of the space.

@@ -15,6 +15,9 @@ namespace ourfs::crash {
 struct WorkloadOptions {
   uint64_t seed = 1;
   int operations = 120;
+  // Everything is synced after every operation and nobody asks for a checkpoint, so that the log
+  // goes round the ring.
+  bool roundTheRing = false;
   ByteCount ballast{0};  // filled before: space is tight, freed blocks are used again at once
 };
 
