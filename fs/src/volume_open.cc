@@ -109,10 +109,17 @@ Status Volume::replayAll(const OpenOptions& options) {
   TRY_ASSIGN(summary_.replay,
              replayJournal(device_, geometry, tail, superblock_.generation, apply));
   if (summary_.replay.records == 0 && !superblock_.clean) {
-    TRY(checkJournalReaches(device_, geometry, tail, superblock_.generation));
+    const Status reached = checkJournalReaches(device_, geometry, tail, superblock_.generation);
+    if (!options.forCheck || reached.errnum() != EUCLEAN) TRY(reached);
+    if (!reached.isOk()) summary_.replay.lost = reached.message();
   }
   if (!summary_.replay.lost.empty()) {
-    if (!looksOnly_) {
+    if (!looksOnly_ && options.forCheck) {
+      // fsck goes on with what is there. The evidence of the loss goes once the index has persisted
+      // what was replayed.
+      TRY(index_->flush());
+      TRY(eraseJournal(device_, geometry));
+    } else if (!looksOnly_) {
       return Status::corrupt(summary_.replay.lost +
                              ": refusing to write; mount with -o ro to read what is left");
     }

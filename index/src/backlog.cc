@@ -14,17 +14,20 @@ void Backlog::flushed(uint64_t lastSequence) {
   if (lastSequence > flushedUpTo_) flushedUpTo_ = lastSequence;
   while (!first_.empty() && first_.front() <= flushedUpTo_) first_.pop_front();
   memtables_.store(first_.size(), std::memory_order_relaxed);
+  ++moves_;
   changed_.notifyAll();
 }
 
 void Backlog::setLevel0(int files) {
   MutexLock l(mu_);
   level0_.store(files, std::memory_order_relaxed);
+  ++moves_;
   changed_.notifyAll();
 }
 
-void Backlog::wake() {
+void Backlog::moved() {
   MutexLock l(mu_);
+  ++moves_;
   changed_.notifyAll();
 }
 

@@ -21,10 +21,11 @@ class Backlog {
   // Everything up to this sequence number has been flushed. May come before its sealed().
   void flushed(uint64_t lastSequence);
   void setLevel0(int files);
-  void wake();  // waiting has no point any more
+  void moved();  // something has changed that somebody may wait for
 
   uint64_t memtables() const { return memtables_.load(std::memory_order_relaxed); }
   int level0() const { return level0_.load(std::memory_order_relaxed); }
+  uint64_t moves() const { return moves_.load(std::memory_order_relaxed); }  // changes so far
   // Waits for a change while `crowded` answers true, at most so long.
   void await(const std::function<bool()>& crowded, std::chrono::milliseconds limit);
 
@@ -35,6 +36,7 @@ class Backlog {
   uint64_t flushedUpTo_ GUARDED_BY(mu_) = 0;
   std::atomic<uint64_t> memtables_ = 0;
   std::atomic<int> level0_ = 0;
+  std::atomic<uint64_t> moves_ = 0;
 };
 
 }  // namespace ourfs

@@ -82,12 +82,9 @@ size_t IndexFileSystem::fileCount() const {
   return files_.size();
 }
 
-uint64_t IndexFileSystem::tableBytes() const {
-  uint64_t total = 0;
-  for (const auto& file : all()) {
-    if (file->name().ends_with(".sst")) total += file->size();
-  }
-  return total;
+uint64_t IndexFileSystem::sizeOf(const std::string& name) const {
+  const auto file = find(name);
+  return file.isOk() ? (*file)->size() : 0;
 }
 
 void IndexFileSystem::verify(const std::function<void(const std::string&)>& report) const {

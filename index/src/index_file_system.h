@@ -65,7 +65,7 @@ class IndexFileSystem : public rocksdb::FileSystem {
 
   // ---- for Index ----
   size_t fileCount() const;
-  uint64_t tableBytes() const;  // of all *.sst
+  uint64_t sizeOf(const std::string& name) const;  // bytes; 0 if there is no such file
   // Reads every unit of every file on the device.
   void verify(const std::function<void(const std::string&)>& report) const;
 

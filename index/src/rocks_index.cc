@@ -12,6 +12,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kFlushWait{1000};     // between two looks at the failure
 constexpr std::chrono::milliseconds kCompactionWait{50};  // patience of one reservation
+constexpr std::chrono::milliseconds kPoll{20};            // not every change is told
+constexpr std::chrono::seconds kStuck{10};      // no table comes or goes for so long: give up
+constexpr std::chrono::seconds kLongestScan{1};  // the same if all that is missing is a scan's end
 constexpr size_t kChangeOverhead = 12;                    // bytes of a WriteBatch per change
 
 rocksdb::Slice slice(std::string_view s) { return {s.data(), s.size()}; }
@@ -30,11 +33,12 @@ Status closedError() { return Status::error(ESHUTDOWN, "index: it is closed"); }
 bool RocksIndex::memtableRoom() const {
   // One memtable is always being written; kMemtables - 1 may wait.
   return backlog_.memtables() + 1 < kMemtables &&
-         (!background_ || backlog_.level0() < kLevel0Patience);
+         (!background_ || backlog_.level0() < kLevel0Patience) && admissible();
 }
 
-bool RocksIndex::flushFits() const {
-  return options_.readOnly || !background_ || obtainableFree() >= flushReserve(options_.geometry);
+bool RocksIndex::admissible() const {
+  return options_.readOnly || !background_ ||
+         freeBesideTables() >= admissionRoom(options_.geometry, footprint_.compaction());
 }
 
 Status RocksIndex::awaitMemtableRoom() {
@@ -43,12 +47,52 @@ Status RocksIndex::awaitMemtableRoom() {
       backlog_.await([this] { return !failed_ && backlog_.memtables() + 1 >= kMemtables; },
                      kFlushWait);
     }
-    // Compaction may have to wait for space that only the caller's transaction gives back.
-    backlog_.await([this] { return !failed_ && !memtableRoom(); }, kCompactionWait);
+    // Not for ever: the pool may be growing meanwhile.
+    backlog_.await(
+        [this] { return !failed_ && background_ && backlog_.level0() >= kLevel0Patience; },
+        kCompactionWait);
   }
+  const auto enough = [this] { return admissible(); };
+  const bool admitted = enough() || awaitCompaction(enough) || squeeze();
   if (failed_) return failure();
-  if (!flushFits()) return Status::error(ENOSPC, "index: its pool could not hold a flush");
-  return Status::ok();
+  return admitted ? Status::ok() : Status::error(ENOSPC, "index: its pool could not hold a flush");
+}
+
+bool RocksIndex::compacting() {
+  for (const char* property : {"rocksdb.num-running-compactions", "rocksdb.compaction-pending",
+                               "rocksdb.num-running-flushes"}) {
+    uint64_t value = 0;
+    if (db_->GetIntProperty(property, &value) && value > 0) return true;
+  }
+  return false;
+}
+
+bool RocksIndex::awaitCompaction(const std::function<bool()>& enough) {
+  uint64_t seen = backlog_.moves();
+  auto since = std::chrono::steady_clock::now();
+  while (!failed_ && !enough()) {
+    const bool running = compacting();
+    if (!running && !footprint_.retired()) return enough();
+    backlog_.await([&] { return !failed_ && backlog_.moves() == seen && !enough(); }, kPoll);
+    const auto now = std::chrono::steady_clock::now();
+    if (backlog_.moves() != seen) since = now;
+    seen = backlog_.moves();
+    if (now - since > (running ? kStuck : kLongestScan)) return enough();
+  }
+  return !failed_;
+}
+
+// Nothing is left that RocksDB would compact of its own accord, and yet too much of the pool is in
+// tables: in tombstones, and in what they delete further down. Takes all of it to the bottom, in
+// steps that fit.
+bool RocksIndex::squeeze() {
+  MutexLock l(squeeze_);
+  if (failed_) return false;
+  if (admissible()) return true;
+  if (flushes_ == squeezedAt_) return false;  // nothing has come since
+  (void)db_->CompactRange(rocksdb::CompactRangeOptions(), nullptr, nullptr);  // its errors: failed_
+  squeezedAt_ = flushes_;
+  return awaitCompaction([this] { return admissible(); });
 }
 
 // ---- writing ----
@@ -177,46 +221,50 @@ void RocksIndex::fail(const Status& why) {
     failed_ = true;
   }
   if (options_.onFailure) options_.onFailure(why);
-  backlog_.wake();
+  backlog_.moved();
 }
 
 // ---- space ----
 
-uint64_t RocksIndex::obtainableFree() const {
-  return (pool_->free() + table_->droppedBlocks()).v * options_.geometry.blockSize;
-}
-
-uint64_t RocksIndex::neededFree() const {
-  const uint64_t compaction = compactionNeed_.load(std::memory_order_relaxed);
-  return std::max(options_.geometry.poolReserve().v,
-                  flushReserve(options_.geometry) + compaction + compaction / 8);
+uint64_t RocksIndex::freeBesideTables() const {
+  const uint64_t total = pool_->total().v * options_.geometry.blockSize, used = footprint_.used();
+  return total - std::min(total, used);
 }
 
 bool RocksIndex::poolSufficient() const {
-  return options_.readOnly || pool_->free().v * options_.geometry.blockSize >= neededFree();
+  return options_.readOnly ||
+         freeBesideTables() >= growthRoom(options_.geometry, footprint_.compaction());
 }
 
 Status RocksIndex::growPool() {
+  const IndexGeometry& g = options_.geometry;
   MutexLock l(grow_);
   if (poolSufficient()) return Status::ok();
   if (failed_) return failure();
-  if (table_->droppedBlocks().v > 0) {
-    const Status synced = table_->sync();
-    if (!synced) {
-      fail(synced);
-      return failure();
-    }
+  if (background_ && freeBesideTables() >= g.poolReserve().v) {
+    // It is compaction that lags. What the pool has taken it keeps, so a little patience first.
+    backlog_.await([this] { return !failed_ && !poolSufficient(); }, kCompactionWait);
   }
-  const uint64_t needed = neededFree(), target = needed + needed / 4 + 1 * MiB;
   while (!poolSufficient()) {
-    if (!options_.takeSpace) return Status::error(ENOSPC, "index: its pool cannot grow");
-    const uint64_t have = pool_->free().v * options_.geometry.blockSize;
-    TRY_ASSIGN(const std::vector<BlockRun> runs, options_.takeSpace(ByteCount(target - have)));
-    if (runs.empty()) return Status::error(ENOSPC, "index: no space for its pool");
-    for (const BlockRun& run : runs) {
-      TRY(table_->addPool(run));
-      pool_->add(run);
-    }
+    const uint64_t needed = growthRoom(g, footprint_.compaction()), have = freeBesideTables();
+    const uint64_t slack = needed / 4 + std::min(1 * MiB, g.volumeSize.v / 64);
+    const Status grown = takeForPool(ByteCount(needed + slack - std::min(needed, have)));
+    if (grown.isOk()) continue;
+    const bool waited = grown.errnum() == ENOSPC && background_ &&
+                        awaitCompaction([this] { return poolSufficient(); });
+    if (failed_) return failure();
+    return waited ? Status::ok() : grown;
+  }
+  return Status::ok();
+}
+
+Status RocksIndex::takeForPool(ByteCount wanted) {
+  if (!options_.takeSpace) return Status::error(ENOSPC, "index: its pool cannot grow");
+  TRY_ASSIGN(const std::vector<BlockRun> runs, options_.takeSpace(wanted));
+  if (runs.empty()) return Status::error(ENOSPC, "index: no space for its pool");
+  for (const BlockRun& run : runs) {
+    TRY(table_->addPool(run));
+    pool_->add(run);
   }
   allowCompaction();
   return Status::ok();
@@ -225,7 +273,7 @@ Status RocksIndex::growPool() {
 std::vector<BlockRun> RocksIndex::ownedBlocks() const { return table_->pool(); }
 
 ByteCount RocksIndex::poolFree() const {
-  const uint64_t free = pool_->free().v * options_.geometry.blockSize;
+  const uint64_t free = freeBesideTables();
   return ByteCount(free - std::min(free, options_.geometry.poolReserve().v));
 }
 

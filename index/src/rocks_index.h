@@ -1,6 +1,6 @@
 // RocksIndex: Index on RocksDB. See index.h for the contract.
 //
-// Lock order: grow_ -> (file system, table, pool: see there). mu_ and the backlog's lock are
+// Lock order: grow_, squeeze_ -> (footprint -> file system, table, pool: see there). mu_ and the backlog's lock are
 // innermost; no callback of the owner and no call into RocksDB is made under them.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <rocksdb/sst_file_manager.h>
 
 #include "backlog.h"
+#include "footprint.h"
 #include "index_file_system.h"
 
 namespace ourfs {
@@ -43,12 +44,18 @@ class RocksIndex : public Index {
   void fail(const Status& why);
   Result<AppliedPosition> readPosition(rocksdb::DB& db, rocksdb::ReadTier tier);
   void onFlushCompleted(rocksdb::DB& db, uint64_t lastSequence);
-  void onCompactionCompleted(rocksdb::DB& db);
-  void refreshLevels(rocksdb::DB& db);
+  void onCompactionCompleted(rocksdb::DB& db, const std::vector<std::string>& inputs);
+  void refreshLevels(rocksdb::DB& db, const std::vector<std::string>& inputs);
   void allowCompaction();
-  uint64_t neededFree() const;      // bytes
-  uint64_t obtainableFree() const;  // bytes: free now, or with the next table sync
-  bool flushFits() const;
+  void protectFlushes();
+  // Bytes of the pool that no table takes, also if a running compaction has written to them.
+  uint64_t freeBesideTables() const;
+  bool admissible() const;  // see admissionRoom
+  bool compacting();
+  // Waits until `enough`, but not without a compaction from which it can come.
+  bool awaitCompaction(const std::function<bool()>& enough);
+  bool squeeze() EXCLUDES(squeeze_);
+  Status takeForPool(ByteCount wanted);
 
   const IndexOptions options_;
   const std::unique_ptr<FileTable> table_;
@@ -57,12 +64,14 @@ class RocksIndex : public Index {
   const std::shared_ptr<IndexFileSystem> files_;
   const std::unique_ptr<rocksdb::Env> env_;
   std::shared_ptr<rocksdb::SstFileManager> space_;  // keeps compactions from what flushes need
-  std::unique_ptr<rocksdb::DB> db_;                 // unset after close
-
+  Footprint footprint_;
   Backlog backlog_;
+  std::unique_ptr<rocksdb::DB> db_;  // unset after close; its threads use what is above
+
   std::atomic<bool> background_ = false;
-  std::atomic<uint64_t> compactionNeed_ = 0;  // bytes of the next level-0 compaction
-  Mutex grow_;                                // one thread grows the pool
+  Mutex grow_;                        // one thread grows the pool
+  Mutex squeeze_;                     // one thread compacts everything
+  uint64_t squeezedAt_ GUARDED_BY(squeeze_) = UINT64_MAX;  // flushes_ after the last time
 
   mutable Mutex mu_;
   AppliedPosition applied_ GUARDED_BY(mu_);

@@ -26,13 +26,25 @@ class RocksIndex::Listener : public rocksdb::EventListener {
  public:
   explicit Listener(RocksIndex& index) : index_(index) {}
   void OnMemTableSealed(const rocksdb::MemTableInfo& info) override {
-    quietly([&] { index_.backlog_.sealed(info.first_seqno); });
+    quietly([&] {
+      index_.backlog_.sealed(info.first_seqno);
+      index_.protectFlushes();
+    });
   }
   void OnFlushCompleted(rocksdb::DB* db, const rocksdb::FlushJobInfo& info) override {
     quietly([&] { index_.onFlushCompleted(*db, info.largest_seqno); });
   }
-  void OnCompactionCompleted(rocksdb::DB* db, const rocksdb::CompactionJobInfo&) override {
-    quietly([&] { index_.onCompactionCompleted(*db); });
+  void OnCompactionCompleted(rocksdb::DB* db, const rocksdb::CompactionJobInfo& info) override {
+    quietly([&] { index_.onCompactionCompleted(*db, info.input_files); });
+  }
+  void OnTableFileCreated(const rocksdb::TableFileCreationInfo&) override {
+    quietly([&] { index_.backlog_.moved(); });
+  }
+  void OnTableFileDeleted(const rocksdb::TableFileDeletionInfo& info) override {
+    quietly([&] {
+      index_.footprint_.deleted(info.file_path);
+      index_.backlog_.moved();
+    });
   }
   void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
     quietly([&] { index_.fail(fromRocks(*error)); });
@@ -61,7 +73,8 @@ RocksIndex::RocksIndex(BlockDevice& device, IndexOptions options, std::unique_pt
       pool_(std::move(pool)),
       context_{device, options_.geometry, *table_, *pool_, options_.beforePersist, {}},
       files_(std::make_shared<IndexFileSystem>(context_, options_.readOnly)),
-      env_(rocksdb::NewCompositeEnv(files_)) {
+      env_(rocksdb::NewCompositeEnv(files_)),
+      footprint_(options_.geometry) {
   table_->setRelease([this](const std::vector<BlockRun>& runs) { pool_->release(runs); });
 }
 
@@ -74,14 +87,14 @@ Status RocksIndex::openDatabase(bool create) {
   o.info_log = makeRocksLog();
   o.listeners = {std::make_shared<Listener>(*this)};
   space_.reset(rocksdb::NewSstFileManager(env_.get(), files_, o.info_log));
-  space_->SetCompactionBufferSize(kFarAway + flushReserve(options_.geometry));
+  protectFlushes();
   o.sst_file_manager = space_;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status opened = rocksdb::DB::Open(o, kIndexDirectory, &db);
   if (!opened.ok()) return fromRocks(opened);
   db_.reset(db);
   TRY_ASSIGN(openedAt_, readPosition(*db_, rocksdb::kReadAllTier));
-  refreshLevels(*db_);
+  refreshLevels(*db_, {});
   MutexLock l(mu_);
   applied_ = openedAt_;
   return Status::ok();
@@ -92,7 +105,7 @@ Status RocksIndex::startBackground() {
   if (options_.readOnly || background_) return Status::ok();
   pool_->endHold();
   background_ = true;
-  refreshLevels(*db_);
+  refreshLevels(*db_, {});
   const rocksdb::Status status = db_->SetOptions({{"disable_auto_compactions", "false"}});
   if (!status.ok()) {
     fail(fromRocks(status));
@@ -113,8 +126,10 @@ Status RocksIndex::close() {
 
 void RocksIndex::onFlushCompleted(rocksdb::DB& db, uint64_t lastSequence) {
   flushes_.fetch_add(1, std::memory_order_relaxed);
+  // First the file, then the memtable that it was: in between both count, never none.
+  refreshLevels(db, {});
   backlog_.flushed(lastSequence);
-  refreshLevels(db);
+  protectFlushes();
   if (options_.readOnly || !options_.onPersisted) return;
   const Result<AppliedPosition> position = readPosition(db, rocksdb::kPersistedTier);
   if (position.isOk()) {
@@ -124,28 +139,35 @@ void RocksIndex::onFlushCompleted(rocksdb::DB& db, uint64_t lastSequence) {
   }
 }
 
-void RocksIndex::onCompactionCompleted(rocksdb::DB& db) {
+void RocksIndex::onCompactionCompleted(rocksdb::DB& db, const std::vector<std::string>& inputs) {
   compactions_.fetch_add(1, std::memory_order_relaxed);
-  refreshLevels(db);
+  refreshLevels(db, inputs);
 }
 
-// A compaction out of level 0 reads all of it and, as a rule, all of the level it goes to.
-void RocksIndex::refreshLevels(rocksdb::DB& db) {
-  rocksdb::ColumnFamilyMetaData meta;
-  db.GetColumnFamilyMetaData(&meta);
-  uint64_t base = 0, need = 0;
-  (void)db.GetIntProperty("rocksdb.base-level", &base);
-  for (const rocksdb::LevelMetaData& level : meta.levels) {
-    if (level.level == 0) backlog_.setLevel0(static_cast<int>(level.files.size()));
-    if (level.level == 0 || static_cast<uint64_t>(level.level) == base) need += level.size;
-  }
-  compactionNeed_.store(need, std::memory_order_relaxed);
+void RocksIndex::refreshLevels(rocksdb::DB& db, const std::vector<std::string>& inputs) {
+  const auto read = [&db] {
+    Footprint::Levels levels;
+    uint64_t base = 0;
+    db.GetColumnFamilyMetaData(&levels.meta);
+    (void)db.GetIntProperty("rocksdb.base-level", &base);
+    levels.base = static_cast<int>(base);
+    return levels;
+  };
+  footprint_.refresh(read, inputs, [this](const std::string& name) { return files_->sizeOf(name); });
+  backlog_.setLevel0(footprint_.level0());
   allowCompaction();
 }
 
-// A compaction begins only if its inputs fit beside what flushes need.
+// A compaction begins only if its inputs fit beside what flushes need. RocksDB counts the tables
+// itself, so that this stays true while they come and go. Admission sees to it that they do fit: a
+// compaction that is held back is tried again a second later only.
 void RocksIndex::allowCompaction() {
-  space_->SetMaxAllowedSpaceUsage(kFarAway + files_->tableBytes() + payloadOf(obtainableFree()));
+  space_->SetMaxAllowedSpaceUsage(kFarAway + footprint_.payload() + payloadOf(freeBesideTables()));
+}
+
+void RocksIndex::protectFlushes() {
+  space_->SetCompactionBufferSize(kFarAway +
+                                  flushReserve(options_.geometry, backlog_.memtables()));
 }
 
 // ---- Index ----

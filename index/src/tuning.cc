@@ -16,6 +16,10 @@ namespace {
 constexpr uint64_t kBaseMemtables = 4;   // the base level's size, in memtables
 constexpr uint64_t kSmallestEdit = 160;  // bytes that one flush adds to the MANIFEST, at least
 constexpr uint64_t kRoundedFiles = 32;   // files whose last block is mostly empty
+constexpr uint64_t kGateSlack = 2;       // memtables that flushReserve sees in addition
+// Memtables of tombstones that may wait in the upper levels until compaction takes them to what
+// they delete: only transactions that free something use this room.
+constexpr uint64_t kDeletionMemtables = 4;
 constexpr size_t kDeletionWindow = 4096;
 constexpr size_t kDeletionTrigger = kDeletionWindow / 2;
 
@@ -35,7 +39,7 @@ rocksdb::BlockBasedTableOptions tableOptions(const IndexGeometry& g, ByteCount b
   t.pin_l0_filter_and_index_blocks_in_cache = true;
   t.pin_top_level_index_and_filter = true;
   t.format_version = 5;
-  if (g.writeBuffer() >= ByteCount(8 * MiB)) {
+  if (g.writeBuffer() >= ByteCount(4 * MiB)) {
     // Large files: an index or a filter is too large to be read as a whole.
     t.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
     t.partition_filters = true;
@@ -57,20 +61,40 @@ void disarmStalls(rocksdb::Options& o) {
 }  // namespace
 
 ByteCount IndexGeometry::writeBuffer() const {
-  return ByteCount(roundUp(std::clamp(volumeSize.v / 512, 256 * KiB, 24 * MiB), 64 * KiB));
+  const uint64_t least = std::max(128 * KiB, uint64_t{4} * blockSize);
+  return ByteCount(roundUp(std::clamp(volumeSize.v / 1024, least, 16 * MiB), 64 * KiB));
 }
 
 ByteCount IndexGeometry::poolReserve() const {
-  const uint64_t compaction = (kLevel0Trigger + kBaseMemtables) * writeBuffer().v;
-  return ByteCount(flushReserve(*this) + compaction + kRoundedFiles * blockSize);
+  return ByteCount(growthRoom(*this, 0));
 }
 
 uint64_t manifestLimit(const IndexGeometry& g) {
   return std::clamp(g.writeBuffer().v / 8, 32 * KiB, 512 * KiB);
 }
 
-uint64_t flushReserve(const IndexGeometry& g) {
-  return (kMemtables + kMemtableSlack) * g.writeBuffer().v + manifestReserve(g);
+uint64_t compactionLimit(const IndexGeometry& g) {
+  return (kLevel0Trigger + kBaseMemtables) * g.writeBuffer().v;
+}
+
+uint64_t flushedMemtable(const IndexGeometry& g) {
+  const uint64_t buffer = g.writeBuffer().v;
+  return roundUp(buffer + buffer / 8, g.blockSize);
+}
+
+uint64_t flushReserve(const IndexGeometry& g, uint64_t sealed) {
+  return (sealed + 1 + kMemtableSlack) * flushedMemtable(g) + manifestReserve(g);
+}
+
+uint64_t admissionRoom(const IndexGeometry& g, uint64_t compaction) {
+  constexpr uint64_t kInMemory = kMemtables + kMemtableSlack;
+  return (2 * kInMemory + kGateSlack) * flushedMemtable(g) + manifestReserve(g) + compaction +
+         compaction / 8 + kRoundedFiles * g.blockSize;
+}
+
+uint64_t growthRoom(const IndexGeometry& g, uint64_t compaction) {
+  const uint64_t usual = (kLevel0Trigger + kBaseMemtables) * flushedMemtable(g);
+  return admissionRoom(g, std::max(compaction, usual)) + kDeletionMemtables * flushedMemtable(g);
 }
 
 rocksdb::Options tunedOptions(const IndexGeometry& g, ByteCount blockCache) {
@@ -86,7 +110,7 @@ rocksdb::Options tunedOptions(const IndexGeometry& g, ByteCount blockCache) {
   o.level_compaction_dynamic_level_bytes = true;
   o.target_file_size_base = buffer;
   o.max_bytes_for_level_base = kBaseMemtables * buffer;
-  o.max_compaction_bytes = (kLevel0Trigger + kBaseMemtables) * buffer;
+  o.max_compaction_bytes = compactionLimit(g);
   o.compaction_readahead_size = 256 * KiB;
   o.ttl = 0;
   o.compression = rocksdb::kLZ4Compression;

@@ -11,6 +11,7 @@
 
 #include "block/fault_device.h"
 #include "block/memory_device.h"
+#include "common/sync_point.h"
 #include "fake_kernel.h"
 
 namespace ourfs {
@@ -169,6 +170,7 @@ TEST_F(FuseSessionTest, DotAndDotDotCanBeLookedUpForExport) {
   EXPECT_EQ(kernel_.call(FUSE_LOOKUP, file, std::string(".")).as<fuse_entry_out>().nodeid, file);
   EXPECT_EQ(kernel_.call(FUSE_UNLINK, kRoot, std::string("file")).error, 0);
   EXPECT_EQ(kernel_.call(FUSE_LOOKUP, file, std::string(".")).error, ENOENT);
+  kernel_.send(FUSE_FORGET, file, fuse_forget_in{2});
 }
 
 TEST_F(FuseSessionTest, WhatIsWrittenIsReadBack) {
@@ -422,6 +424,27 @@ TEST_F(FuseSessionTest, ManyRequestsAtOnceAreServedWhileSomeWait) {
   EXPECT_EQ(attributes(kRoot).ino, kRoot);
   device_->removeRule(held);
   for (uint64_t unique : waiting) EXPECT_EQ(kernel_.await(unique).error, 0);
+}
+
+TEST_F(FuseSessionTest, ThreadsThatEndAreNotTakenForReaders) {
+  FuseSessionOptions options;
+  options.idleThreads = 1;
+  serveAndInit(options);
+  auto& points = SyncPoints::instance();
+  constexpr int kBusy = 4;
+  points.park("session.request", kBusy);
+  std::vector<uint64_t> asked;
+  for (int i = 0; i < kBusy; ++i) {
+    asked.push_back(kernel_.send(FUSE_GETATTR, kRoot, fuse_getattr_in{}));
+    ASSERT_TRUE(points.awaitParked("session.request", i + 1));
+  }
+  points.park("session.thread_ends", kBusy);
+  points.release("session.request");
+  for (uint64_t request : asked) EXPECT_EQ(kernel_.await(request).error, 0);
+  ASSERT_TRUE(points.awaitParked("session.thread_ends", kBusy));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(attributes(kRoot).ino, kRoot);
+  points.reset();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(attributes(kRoot).ino, kRoot);
 }
 
 TEST_F(FuseSessionTest, StopEndsThreadsThatRead) {

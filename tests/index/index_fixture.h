@@ -79,10 +79,14 @@ class Volume {
 
 inline std::string numberKey(uint64_t n) { return inodeKey(InodeNo(n + 1)); }
 
-// What a transaction does: room first, then the commit.
-inline Status commit(Index& index, const IndexBatch& batch, uint64_t position) {
+// What a transaction does: room first, then the commit. One that frees space goes on without
+// growth.
+inline Status commit(Index& index, const IndexBatch& batch, uint64_t position, bool frees = false) {
+  if (!index.poolSufficient()) {
+    const Status grown = index.growPool();
+    if (!grown.isOk() && !(frees && grown.errnum() == ENOSPC)) return grown;
+  }
   TRY(index.awaitMemtableRoom());
-  if (!index.poolSufficient()) TRY(index.growPool());
   return index.apply(batch, {Lsn(position), static_cast<uint32_t>(position * 7)});
 }
 

@@ -129,13 +129,13 @@ TEST_F(IndexBasics, GeometryScalesWithTheVolume) {
   struct Row {
     uint64_t volume, buffer, most;
   };
-  for (const Row& row : {Row{32 * MiB, 256 * KiB, 5 * MiB}, Row{256 * MiB, 512 * KiB, 9 * MiB},
-                         Row{4 * GiB, 8 * MiB, 128 * MiB}, Row{100 * GiB, 24 * MiB, 400 * MiB},
-                         Row{1024 * GiB, 24 * MiB, 400 * MiB}}) {
+  for (const Row& row : {Row{32 * MiB, 128 * KiB, 5 * MiB}, Row{256 * MiB, 256 * KiB, 9 * MiB},
+                         Row{4 * GiB, 4 * MiB, 128 * MiB}, Row{100 * GiB, 16 * MiB, 480 * MiB},
+                         Row{1024 * GiB, 16 * MiB, 480 * MiB}}) {
     const IndexGeometry g = geometryOf(row.volume);
     EXPECT_EQ(g.writeBuffer().v, row.buffer);
     EXPECT_LE(g.poolReserve().v, row.most);
-    EXPECT_GE(g.poolReserve().v, 13 * row.buffer);
+    EXPECT_GE(g.poolReserve().v, 25 * row.buffer);
     std::printf("  %7llu MiB: write buffer %6llu KiB, pool reserve %7llu KiB\n",
                 static_cast<unsigned long long>(row.volume / MiB),
                 static_cast<unsigned long long>(g.writeBuffer().v / KiB),

@@ -1,13 +1,72 @@
-#include <sys/stat.h>
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
 
 #include "check/checker.h"
 
 namespace ourfs {
 
 namespace {
+
 constexpr size_t kKeptProblems = 1000;
-constexpr int kMendPasses =
-    4;  // mending one thing can uncover the next: a lost directory holds lost files
+constexpr int kMendPasses = 4;  // mending one thing can uncover the next
+
+using Tell = std::function<void(const std::string&)>;
+
+void addProblem(CheckReport& report, const Tell& tell, const std::string& line) {
+  ++report.problemCount;
+  if (report.problems.size() < kKeptProblems) report.problems.push_back(line);
+  if (tell) tell(line);
+}
+
+// A copy that is not whole is no problem: it may be the one that a crash interrupted. Every mount
+// that writes, fsck's own too, writes it anew.
+Status noteSuperblocks(BlockDevice& device, const Tell& tell) {
+  for (uint64_t at : {kSuperblockSlotA, kSuperblockSlotB}) {
+    AlignedBuffer slot(kSuperblockSize);
+    TRY(device.read(DeviceOffset(at), slot.span(), IoClass::Superblock));
+    const std::string_view bytes(reinterpret_cast<const char*>(slot.data()), slot.size());
+    if (!isWholeSuperblock(bytes) && tell)
+      tell(fmt::format("superblock: copy {} is damaged or was being written; the other one is used",
+                       at == kSuperblockSlotA ? 'A' : 'B'));
+  }
+  return Status::ok();
+}
+
+Result<std::unique_ptr<Volume>> openForCheck(BlockDevice& device, bool readOnly) {
+  OpenOptions open;
+  open.readOnly = readOnly;
+  open.forCheck = true;
+  return Volume::open(device, open);
+}
+
+// One look at all of a volume that was just opened; with `mend`, mends what is there, and what that
+// uncovers. A damaged index is left as it is: what cannot be read must not be taken for missing.
+Status look(Volume& volume, bool mend, CheckReport& report, const Tell& tell) {
+  report.mount = volume.summary();
+  if (!report.mount.replay.lost.empty()) addProblem(report, tell, report.mount.replay.lost);
+  const uint64_t before = report.problemCount;
+  TRY(volume.index().verify(
+      [&](const std::string& line) { addProblem(report, tell, "index: " + line); }));
+  const bool sound = report.problemCount == before;
+  Checker first(volume, mend && sound, report, tell);
+  TRY(first.run());
+  TRY(first.checkSnapshot());
+  if (!mend || !sound || report.clean()) return Status::ok();
+  for (int pass = 1; pass < kMendPasses; ++pass) {
+    CheckReport again;
+    TRY(Checker(volume, true, again, nullptr).run());
+    if (again.clean()) break;
+  }
+  return Status::ok();
+}
+
+void countSpace(Volume& volume, CheckReport& report) {
+  const SpaceCounts counts = volume.space().counts();
+  report.freeBlocks = counts.free + counts.busy;
+  report.usedBlocks = counts.total - report.freeBlocks;
+}
+
 }  // namespace
 
 int CheckReport::exitCode() const {
@@ -15,23 +74,28 @@ int CheckReport::exitCode() const {
   return repaired == problemCount ? 1 : 4;
 }
 
-bool Checker::Node::isDirectory() const { return S_ISDIR(mode); }
-bool Checker::Node::isRegular() const { return S_ISREG(mode); }
-
 void Checker::problem(const std::string& line, Fix fix) {
-  ++report_.problemCount;
-  if (report_.problems.size() < kKeptProblems) report_.problems.push_back(line);
-  if (tell_) tell_(line);
-  if (mend_ && fix) fixes_.push_back(std::move(fix));
+  addProblem(report_, tell_, line);
+  if (fix) mendLater(std::move(fix));
+}
+
+void Checker::mendLater(Fix fix) {
+  if (mend_) fixes_.push_back(std::move(fix));
+}
+
+Status Checker::commit(Transaction t) {
+  if (t.empty()) return Status::ok();
+  const ByteCount payload(std::max<uint64_t>(kNamespaceRoom.v, t.batch().encodedSize()));
+  TRY_ASSIGN(auto room, volume_.log().reserve(payload, Privilege::Freeing));
+  TRY(volume_.log().commit(std::move(t), std::move(room)));
+  return Status::ok();
 }
 
 Status Checker::applyFixes() {
   for (Fix& fix : fixes_) {
-    TRY_ASSIGN(auto room, volume_.log().reserve(kNamespaceRoom, Privilege::Freeing));
     Transaction t;
     fix(t);
-    if (t.empty()) continue;
-    TRY(volume_.log().commit(std::move(t), std::move(room)));
+    TRY(commit(std::move(t)));
   }
   fixes_.clear();
   return Status::ok();
@@ -39,25 +103,17 @@ Status Checker::applyFixes() {
 
 Status Checker::scanPrefix(char kind,
                            const std::function<void(const ParsedKey&, std::string_view)>& each) {
-  std::string from(1, kind);
+  const std::string from(1, kind);
   return volume_.index().scan(from, prefixEnd(from), [&](auto key, auto value) {
-    auto parsed = parseKey(key);
-    if (!parsed) {
-      problem(std::string("index: key of kind '") + kind +
-                  "' cannot be read: " + parsed.status().message(),
-              [k = std::string(key)](Transaction& t) { t.erase(k); });
-    } else {
-      each(*parsed, value);
-    }
+    if (auto parsed = parseKey(key); parsed.isOk()) each(*parsed, value);
     return true;
   });
 }
 
 Status Checker::checkKinds() {
-  static const std::string known = "CDEFGILOX";
-  return volume_.index().scan("", std::string(1, '\xff'), [&](auto key, auto) {
-    if (key.empty() || known.find(key[0]) == std::string::npos)
-      problem("index: a key of an unknown kind",
+  return volume_.index().scan("", "", [&](auto key, auto) {
+    if (!parseKey(key))
+      problem(fmt::format("index: a key that no kind of record has, of {} bytes", key.size()),
               [k = std::string(key)](Transaction& t) { t.erase(k); });
     return true;
   });
@@ -68,46 +124,36 @@ Status Checker::run() {
   TRY(checkInodes());
   TRY(checkOrphans());
   TRY(checkNames());
+  checkOrphanNames();
   TRY(checkExtents());
   TRY(checkAttributes());
   TRY(applyFixes());
+  if (mend_) TRY(moveNames());
   TRY(checkClaims());
   TRY(checkTree());
-  TRY(checkCounts());
+  checkCounts();
   TRY(checkSettings());
   return applyFixes();
 }
 
 Result<CheckReport> checkVolume(BlockDevice& device, const CheckOptions& options) {
-  OpenOptions open;
-  open.readOnly = !options.repair;
-  open.forCheck = true;
-  TRY_ASSIGN(auto volume, Volume::open(device, open));
-
   CheckReport report;
-  report.mount = volume->summary();
-  Status verified = volume->index().verify([&](const std::string& line) {
-    ++report.problemCount;
-    report.problems.push_back("index: " + line);
-    if (options.report) options.report(report.problems.back());
-  });
-  TRY(verified);
-  TRY(Checker(*volume, options.repair, report, options.report).run());
+  TRY_ASSIGN(auto volume, openForCheck(device, !options.repair));
+  TRY(noteSuperblocks(device, options.report));
+  TRY(look(*volume, options.repair && !volume->readOnly(), report, options.report));
+  countSpace(*volume, report);
+  if (!options.repair) return report;
+  volume->markChecked();
+  TRY(volume->close());
+  if (report.clean()) return report;
 
-  if (options.repair && report.problemCount > 0) {
-    uint64_t left = report.problemCount;
-    for (int pass = 0; pass < kMendPasses && left > 0; ++pass) {
-      CheckReport again;
-      bool lastLook = pass == kMendPasses - 1;
-      TRY(Checker(*volume, !lastLook, again, nullptr).run());
-      left = again.problemCount;
-    }
-    report.repaired = report.problemCount - std::min(left, report.problemCount);
-  }
-  SpaceCounts counts = volume->space().counts();
-  report.freeBlocks = counts.free + counts.busy;
-  report.usedBlocks = counts.total - report.freeBlocks;
-  if (options.repair) TRY(volume->close());
+  // What is left is what a new look at the device finds: with the free map as it is on disk.
+  volume.reset();
+  CheckReport left;
+  TRY_ASSIGN(volume, openForCheck(device, true));
+  TRY(look(*volume, false, left, nullptr));
+  countSpace(*volume, report);
+  report.repaired = report.problemCount - std::min(left.problemCount, report.problemCount);
   return report;
 }
 

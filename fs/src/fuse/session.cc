@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "common/mutex.h"
+#include "common/sync_point.h"
 #include "fuse/connection.h"
 
 namespace ourfs {
@@ -85,6 +86,7 @@ class Session : public FuseSession {
   struct Worker {
     std::thread thread;
     std::atomic<bool> reading{false};
+    bool idle = true;       // counted in idle_; its own thread's
     bool finished = false;  // mutex_
   };
 
@@ -123,9 +125,11 @@ class Session : public FuseSession {
     RequestBuffer buffer;
     while (serveOne(self, buffer)) {
     }
+    SYNC_POINT("session.thread_ends");
     MutexLock l(mutex_);
     self.finished = true;
-    --threads_, --idle_;
+    --threads_;
+    if (self.idle) --idle_;
     changed_.notifyAll();
   }
 
@@ -147,7 +151,7 @@ class Session : public FuseSession {
     }
     if (got == 0) return endAll();  // a test's socket was closed
     if (static_cast<size_t>(got) < sizeof(fuse_in_header)) return true;
-    return handle(buffer, area.first(static_cast<size_t>(got)));
+    return handle(self, buffer, area.first(static_cast<size_t>(got)));
   }
 
   bool endAll() {
@@ -155,9 +159,9 @@ class Session : public FuseSession {
     return false;
   }
 
-  bool handle(RequestBuffer& buffer, std::span<const std::byte> message) {
+  bool handle(Worker& self, RequestBuffer& buffer, std::span<const std::byte> message) {
     Request request(connection_.channel, buffer, message);
-    if (!enter()) {
+    if (!enter(self)) {
       refuse(request);
       return false;
     }
@@ -167,11 +171,12 @@ class Session : public FuseSession {
     } else {
       dispatch(request);
     }
-    return leave() && !destroy;
+    return leave(self) && !destroy;
   }
 
   void dispatch(Request& request) {
     uint32_t opcode = request.header().opcode;
+    SYNC_POINT("session.request");
     if (opcode == FUSE_INTERRUPT) return;  // nothing here waits for something that may never come
     Handler handler = handlerOf(opcode);
     if (!handler) {
@@ -209,12 +214,13 @@ class Session : public FuseSession {
 
   // Takes note of a request. Either this sees `ending_`, or whoever has set it sees the request:
   // both are sequentially consistent.
-  bool enter() {
+  bool enter(Worker& self) {
     inWork_.fetch_add(1);
     if (ending_.load()) {
       left();
       return false;
     }
+    self.idle = false;
     if (idle_.fetch_sub(1) == 1) {  // nobody else reads
       MutexLock l(mutex_);
       if (threads_ < maxThreads_ && !ending_.load()) spawn();
@@ -222,10 +228,16 @@ class Session : public FuseSession {
     return true;
   }
 
-  // False: enough others wait, this thread may end.
-  bool leave() {
+  // False: enough others wait, this thread ends. One that ends is never counted as idle: the
+  // others would take it for a reader, and could all leave.
+  bool leave(Worker& self) {
     left();
-    return idle_.fetch_add(1) < idleThreads_;
+    unsigned others = idle_.load();
+    do {
+      if (others >= idleThreads_) return false;
+    } while (!idle_.compare_exchange_weak(others, others + 1));
+    self.idle = true;
+    return true;
   }
 
   void left() {
