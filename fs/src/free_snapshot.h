@@ -1,7 +1,7 @@
 // The free-space snapshot: which blocks the extents use, written at a clean unmount.
 //
-// Keys 'F' group and 'G', as docs/format.d-superblock.md says. The index's own blocks are not in
-// it: the file table names them. It is valid only for the generation that wrote it, and only if the
+// Keys 'F' group and 'G', as docs/format.md says. The index's own blocks are not in it: the file
+// table names them. It is valid only for the generation that wrote it, and only if the
 // superblock is clean; so nobody has to delete it.
 #pragma once
 

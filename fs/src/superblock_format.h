@@ -1,5 +1,4 @@
-// The bytes of one superblock slot. Little-endian. docs/format.d-superblock.md says the same in
-// prose.
+// The bytes of one superblock slot. Little-endian. docs/format.md says the same in prose.
 //
 // Nothing that a user chooses (label, uuid) lies where another filesystem keeps its magic, and the
 // rest of a slot is zero, so that libblkid takes a volume for nothing else.
