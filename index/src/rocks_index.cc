@@ -2,6 +2,7 @@
 
 #include <rocksdb/write_batch.h>
 
+#include "common/sync_point.h"
 #include "position.h"
 #include "status_map.h"
 #include "tuning.h"
@@ -37,7 +38,7 @@ bool RocksIndex::memtableRoom() const {
 }
 
 bool RocksIndex::admissible() const {
-  return options_.readOnly || !background_ ||
+  return options_.readOnly || !background_ || mutantEnabled("index.admit_without_room") ||
          freeBesideTables() >= admissionRoom(options_.geometry, footprint_.compaction());
 }
 

@@ -166,10 +166,12 @@ TEST_F(FuseSessionTest, DotAndDotDotCanBeLookedUpForExport) {
             dir.nodeid);
   EXPECT_EQ(kernel_.call(FUSE_LOOKUP, dir.nodeid, std::string("..")).as<fuse_entry_out>().nodeid,
             kRoot);
-  uint64_t file = create("file").entry.nodeid;  // file handles of files come back so, too
+  Opened opened = create("file");
+  uint64_t file = opened.entry.nodeid;  // file handles of files come back so, too
   EXPECT_EQ(kernel_.call(FUSE_LOOKUP, file, std::string(".")).as<fuse_entry_out>().nodeid, file);
   EXPECT_EQ(kernel_.call(FUSE_UNLINK, kRoot, std::string("file")).error, 0);
   EXPECT_EQ(kernel_.call(FUSE_LOOKUP, file, std::string(".")).error, ENOENT);
+  EXPECT_EQ(release(opened), 0);
   kernel_.send(FUSE_FORGET, file, fuse_forget_in{2});
 }
 

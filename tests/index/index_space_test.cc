@@ -39,6 +39,7 @@ class IndexSpaceTest : public IndexTest {
     expectOk(index.scan(from, end, [&](std::string_view, std::string_view) { return ++n > 0; }));
     return n;
   }
+  Status growWithoutEnd(std::atomic<int>& failures);
   void fillAndEmpty(uint64_t volumeSize, int rounds, uint64_t stride);
   // Compactions that RocksDB did not begin for want of space, so far in this test.
   int heldBack() const {
@@ -140,9 +141,43 @@ void IndexSpaceTest::fillAndEmpty(uint64_t volumeSize, int rounds, uint64_t stri
 
 TEST_F(IndexSpaceTest, AFullVolumeRefusesAndDeletingMakesRoomAgain) {
   SCOPED_TRACE(random_.trace());
-  fillAndEmpty(32 * MiB, 2, 1);
+  fillAndEmpty(32 * MiB, 1, 1);
   fillAndEmpty(32 * MiB, 2, 7);
   fillAndEmpty(64 * MiB, 1, 97);
+}
+
+// Growth in the name of freeing: the reserve ends, but no flush and no compaction fails.
+Status IndexSpaceTest::growWithoutEnd(std::atomic<int>& failures) {
+  Volume volume(geometryOf(32 * MiB));
+  volume.keepBlocks = 5000;
+  expectOk(volume.format());
+  IndexOptions o = volume.options();
+  o.onFailure = [&](const Status&) { ++failures; };
+  auto index = Volume::openOn(*volume.device, std::move(o));
+  expectOk(index->startBackground());
+  Status status;
+  uint64_t count = 0;
+  while (status && count < 4'000'000) {
+    IndexBatch batch;
+    for (int i = 0; i < 10; ++i) batch.put(numberKey(count++), random_.bytes(40));
+    status = commit(*index, batch, ++position_, true);
+  }
+  if (failures > 0) return status;
+  expectOk(index->flush());
+  EXPECT_EQ(countKeys(*index, "I", "J"), count - 10);
+  expectOk(index->close());
+  return status;
+}
+
+TEST_F(IndexSpaceTest, TheReserveEndsBeforeAFlushCouldFail) {
+  SCOPED_TRACE(random_.trace());
+  std::atomic<int> failures = 0;
+  EXPECT_EQ(growWithoutEnd(failures).errnum(), ENOSPC);
+  EXPECT_EQ(failures, 0);
+  EXPECT_EQ(heldBack(), 0);
+  ScopedMutant mutant("index.admit_without_room");
+  EXPECT_FALSE(growWithoutEnd(failures).isOk());
+  EXPECT_EQ(failures, 1);
 }
 
 // Tables that a scan still reads keep their blocks, so that compaction gives nothing back.
