@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "allocator.h"
 #include "command.h"
 #include "common/log.h"
 #include "daemon.h"
@@ -118,6 +119,7 @@ void tell(int pipe, char verdict, const std::string& text) {
 
 int runDaemon(const Arguments& a, int pipe) {
   becomeIoDaemon();
+  returnFreedMemory();
   Status logging = startLogging(a.options);
   auto daemon = logging ? Daemon::start(a.source, a.mountPoint, a.options)
                         : Result<std::unique_ptr<Daemon>>(logging);

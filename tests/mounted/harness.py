@@ -135,10 +135,11 @@ class Volume:
         return json.loads(ourfs("ourfs", "stats", "--json", self.dir).stdout)
 
     def resident(self):
+        """The most memory that the daemon has held so far."""
         for line in open(f"/proc/{self.pid}/status"):
-            if line.startswith("VmRSS"):
+            if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
-        raise Failure("no VmRSS")
+        raise Failure("no VmHWM")
 
 
 def daemon_of(image):
