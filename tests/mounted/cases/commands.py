@@ -54,6 +54,21 @@ def bad_input_gets_one_clear_line(scratch):
     one_line(ourfs("mkfs.ourfs", "-b", "3000", scratch.path / "odd.img", "64M", ok=None), "block size")
     one_line(ourfs("mkfs.ourfs", good, ok=None), "--force")
 
+    # A file that cannot be written to: root may ignore its mode, but not a read-only mount.
+    shelf = scratch.path / "shelf"
+    shelf.mkdir()
+    shutil.copy(good, shelf / "image")
+    run("mount", "--bind", shelf, shelf)
+    try:
+        run("mount", "-o", "remount,ro,bind", shelf)
+        before = image_hash(shelf / "image")
+        one_line(ourfs("mount.ourfs", shelf / "image", target, ok=None), "read-only", "-o ro")
+        one_line(ourfs("fsck.ourfs", "-y", shelf / "image", ok=None), "read-only")
+        check(not os.path.ismount(target), "a read-only file was mounted rw")
+        check(image_hash(shelf / "image") == before, "a read-only file was changed")
+    finally:
+        run("umount", shelf)
+
     volume = harness.Volume(scratch, good, ())
     volume.mount()
     one_line(ourfs("mount.ourfs", good, target, ok=None), "in use")
@@ -100,7 +115,20 @@ def looking_changes_no_byte(scratch):
     volume.mount()
     volume.umount()
     volume.fsck()
-    os.chmod(volume.image, 0o444)
+
+
+def load(root, number):
+    """Several writers at once, who stop just before the unmount; nothing is synced."""
+    def write(writer):
+        for i in range(15):
+            (root / f"w{writer}-{i}").write_bytes(bytes([number % 256]) * (20000 * (1 + writer)))
+            if i % 5 == writer:
+                os.rename(root / f"w{writer}-{i}", root / f"w{writer}-renamed")
+    writers = [threading.Thread(target=write, args=(w,)) for w in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
 
 
 @case(smoke=True)
@@ -109,8 +137,7 @@ def umount_and_mount_in_a_loop(scratch):
     volume = scratch.volume("256M")
     for number in range(20 if SANITIZED else 200):
         root = volume.mount()
-        for i in range(20):
-            (root / f"f{i}").write_bytes(bytes([number % 256]) * 20000)
+        load(root, number)
         pid = volume.pid
         volume.umount()
         wait_gone(pid)
@@ -122,8 +149,7 @@ def umount_and_mkfs_in_a_loop(scratch):
     volume = scratch.volume("64M")
     for number in range(200):
         root = volume.mount()
-        for i in range(5):
-            (root / f"f{i}").write_bytes(b"m" * 20000)
+        load(root, number)
         pid = volume.pid
         volume.umount()
         ourfs("mkfs.ourfs", "--force", volume.image)

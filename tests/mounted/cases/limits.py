@@ -58,7 +58,7 @@ def fill(path, piece):
 @case()
 def full_volume(scratch):
     """Filled to the last block, fragmented to single blocks, 20 cycles, and a remount."""
-    volume = scratch.volume("160M")
+    volume = scratch.volume("96M")
     root = volume.mount()
     kept = os.urandom(1 << 20)
     (root / "kept").write_bytes(kept)
@@ -73,7 +73,7 @@ def full_volume(scratch):
         small.mkdir()
         count = 0
         try:
-            while count < 6000:
+            while count < 4000:
                 with open(small / str(count), "wb") as f:
                     f.write(b"s" * 4096)
                 count += 1
