@@ -35,6 +35,7 @@ struct Target {
 
 std::optional<int> readArguments(int argc, char** argv, Arguments& a) {
   CLI::App app("Makes an ourfs volume.", kName);
+  app.set_version_flag("-V,--version", "mkfs.ourfs " OURFS_VERSION);
   app.add_option("DEVICE-OR-IMAGE", a.target, "block device, or image file")->required();
   app.add_option("SIZE", a.size, "make or extend the image file to this size (K, M, G, T)");
   app.add_option("-L,--label", a.label, "label, up to 63 bytes");

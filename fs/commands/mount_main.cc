@@ -40,6 +40,7 @@ int exitCodeOf(const Status& why) {
 
 Result<int> readArguments(int argc, char** argv, Arguments& a) {
   CLI::App app("Mounts an ourfs volume (a block device or an image file) on a directory.", kName);
+  app.set_version_flag("-V,--version", "mount.ourfs " OURFS_VERSION);
   std::vector<std::string> lists;
   std::string type;
   bool readOnly = false, readWrite = false, noMtab = false, sloppy = false;

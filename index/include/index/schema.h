@@ -8,7 +8,7 @@
 //   'O' ino             -> empty         (unlinked but open: reclaimed at mount)
 //   'L'                 -> the position of the last applied log record (Index writes it)
 //   'F' group / 'G'     -> free-space snapshot (written at clean unmount, see fs/space)
-//   'C' name            -> small volume-wide settings (next inode number, hash key)
+//   'C' name            -> small volume-wide settings (next inode number, inode count)
 //
 // Every InodeRecord and ExtentRecord ends in a crc32c of its key and value, so that a record under
 // the wrong key is noticed. decode* answer EUCLEAN and never crash on any bytes.
