@@ -51,8 +51,8 @@ uint64_t Footprint::largestCompaction(const Levels& levels) const {
   for (size_t l = base; l + 1 < all.size(); ++l) {
     // RocksDB adds neighbours up to a limit.
     const uint64_t both = levelBytes(all[l]) + levelBytes(all[l + 1]);
-    need = std::max({need, largestStep(all[l], all[l + 1]),
-                     std::min(both, compactionLimit(geometry_))});
+    need = std::max(
+        {need, largestStep(all[l], all[l + 1]), std::min(both, compactionLimit(geometry_))});
   }
   return need;
 }

@@ -38,7 +38,9 @@ class Footprint {
 
   uint64_t used() const { return used_.load(std::memory_order_relaxed); }        // of the pool
   uint64_t payload() const { return payload_.load(std::memory_order_relaxed); }  // RocksDB's bytes
-  uint64_t compaction() const { return compaction_.load(std::memory_order_relaxed); }  // of the pool
+  uint64_t compaction() const {
+    return compaction_.load(std::memory_order_relaxed);
+  }                                                                       // of the pool
   int level0() const { return level0_.load(std::memory_order_relaxed); }  // files
   bool retired() const { return anyRetired_.load(std::memory_order_relaxed); }
 

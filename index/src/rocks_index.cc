@@ -14,9 +14,9 @@ namespace {
 constexpr std::chrono::milliseconds kFlushWait{1000};     // between two looks at the failure
 constexpr std::chrono::milliseconds kCompactionWait{50};  // patience of one reservation
 constexpr std::chrono::milliseconds kPoll{20};            // not every change is told
-constexpr std::chrono::seconds kStuck{10};      // no table comes or goes for so long: give up
+constexpr std::chrono::seconds kStuck{10};       // no table comes or goes for so long: give up
 constexpr std::chrono::seconds kLongestScan{1};  // the same if all that is missing is a scan's end
-constexpr size_t kChangeOverhead = 12;                    // bytes of a WriteBatch per change
+constexpr size_t kChangeOverhead = 12;           // bytes of a WriteBatch per change
 
 rocksdb::Slice slice(std::string_view s) { return {s.data(), s.size()}; }
 std::string_view view(const rocksdb::Slice& s) { return {s.data(), s.size()}; }
@@ -233,7 +233,7 @@ uint64_t RocksIndex::freeBesideTables() const {
 }
 
 bool RocksIndex::poolSufficient() const {
-  return options_.readOnly ||
+  return options_.readOnly || mutantEnabled("index.admit_without_room") ||
          freeBesideTables() >= growthRoom(options_.geometry, footprint_.compaction());
 }
 
@@ -301,6 +301,7 @@ IndexCounters RocksIndex::counters() const {
   c.poolBlocks = pool_->total().v;
   c.poolFree = pool_->free().v;
   c.fileCount = files_->fileCount();
+  if (db_ != nullptr) (void)db_->GetIntProperty("rocksdb.background-errors", &c.retries);
   return c;
 }
 

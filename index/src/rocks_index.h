@@ -1,7 +1,8 @@
 // RocksIndex: Index on RocksDB. See index.h for the contract.
 //
-// Lock order: grow_, squeeze_ -> (footprint -> file system, table, pool: see there). mu_ and the backlog's lock are
-// innermost; no callback of the owner and no call into RocksDB is made under them.
+// Lock order: grow_, squeeze_ -> (footprint -> file system, table, pool: see there). mu_ and the
+// backlog's lock are innermost; no callback of the owner and no call into RocksDB is made under
+// them.
 #pragma once
 
 #include <rocksdb/db.h>
@@ -69,8 +70,8 @@ class RocksIndex : public Index {
   std::unique_ptr<rocksdb::DB> db_;  // unset after close; its threads use what is above
 
   std::atomic<bool> background_ = false;
-  Mutex grow_;                        // one thread grows the pool
-  Mutex squeeze_;                     // one thread compacts everything
+  Mutex grow_;                                             // one thread grows the pool
+  Mutex squeeze_;                                          // one thread compacts everything
   uint64_t squeezedAt_ GUARDED_BY(squeeze_) = UINT64_MAX;  // flushes_ after the last time
 
   mutable Mutex mu_;

@@ -153,7 +153,8 @@ void RocksIndex::refreshLevels(rocksdb::DB& db, const std::vector<std::string>& 
     levels.base = static_cast<int>(base);
     return levels;
   };
-  footprint_.refresh(read, inputs, [this](const std::string& name) { return files_->sizeOf(name); });
+  footprint_.refresh(read, inputs,
+                     [this](const std::string& name) { return files_->sizeOf(name); });
   backlog_.setLevel0(footprint_.level0());
   allowCompaction();
 }
@@ -166,8 +167,7 @@ void RocksIndex::allowCompaction() {
 }
 
 void RocksIndex::protectFlushes() {
-  space_->SetCompactionBufferSize(kFarAway +
-                                  flushReserve(options_.geometry, backlog_.memtables()));
+  space_->SetCompactionBufferSize(kFarAway + flushReserve(options_.geometry, backlog_.memtables()));
 }
 
 // ---- Index ----

@@ -65,9 +65,7 @@ ByteCount IndexGeometry::writeBuffer() const {
   return ByteCount(roundUp(std::clamp(volumeSize.v / 1024, least, 16 * MiB), 64 * KiB));
 }
 
-ByteCount IndexGeometry::poolReserve() const {
-  return ByteCount(growthRoom(*this, 0));
-}
+ByteCount IndexGeometry::poolReserve() const { return ByteCount(growthRoom(*this, 0)); }
 
 uint64_t manifestLimit(const IndexGeometry& g) {
   return std::clamp(g.writeBuffer().v / 8, 32 * KiB, 512 * KiB);
@@ -111,6 +109,7 @@ rocksdb::Options tunedOptions(const IndexGeometry& g, ByteCount blockCache) {
   o.target_file_size_base = buffer;
   o.max_bytes_for_level_base = kBaseMemtables * buffer;
   o.max_compaction_bytes = compactionLimit(g);
+  o.ignore_max_compaction_bytes_for_input = false;  // else one may take a whole level
   o.compaction_readahead_size = 256 * KiB;
   o.ttl = 0;
   o.compression = rocksdb::kLZ4Compression;

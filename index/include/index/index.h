@@ -71,6 +71,7 @@ struct IndexCounters {
   uint64_t gets = 0, scans = 0, batches = 0, changes = 0, flushes = 0, compactions = 0;
   uint64_t tableWrites = 0, manifestSyncs = 0;
   uint64_t poolBlocks = 0, poolFree = 0, fileCount = 0;
+  uint64_t retries = 0;  // of background work that could not begin, or failed
 };
 
 class Index {
