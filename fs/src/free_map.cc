@@ -26,11 +26,13 @@ BlockCount metadataReserve(const Superblock& s) {
 // pool's.
 bool tolerant(const OpenOptions& options) { return options.forCheck || options.noRecovery; }
 
-// As much of `run` as is there and free; for fsck, which counts what anybody claims as used.
+// As much of `run` as is free; for fsck, which counts what anybody claims as used. A run that does
+// not lie inside says nothing: it could take all the room that mending needs.
 void markWhatIsFree(SpaceAllocator& space, BlockRun run, const Superblock& s) {
-  const uint64_t start = std::max(run.start.v, s.dataStart.v / s.blockSize);
-  const uint64_t end = std::min(run.start.v + run.count.v, s.blocks().v);
-  for (uint64_t b = start; b < end; ++b) (void)space.markUsed({BlockNo(b), BlockCount(1)});
+  const uint64_t start = run.start.v, end = s.blocks().v;
+  if (start < s.dataStart.v / s.blockSize || start >= end || run.count.v > end - start) return;
+  for (uint64_t i = 0; i < run.count.v; ++i)
+    (void)space.markUsed({run.start + BlockCount(i), BlockCount(1)});
 }
 
 // Calls each(run) for what lies in [from, to) and in none of `holes`, which are in order.

@@ -11,8 +11,8 @@ Status Checker::checkExtents() {
   for (const BlockRun& run : volume_.index().ownedBlocks())
     claims_.push_back({run.start.v, run.start.v + run.count.v, 0, 0});
   lastInode_ = lastEnd_ = 0;
-  return scanPrefix(
-      'E', [&](const ParsedKey& key, std::string_view value) { checkExtent(key, value); });
+  return scanPrefix('E',
+                    [&](const ParsedKey& key, std::string_view value) { checkExtent(key, value); });
 }
 
 void Checker::checkExtent(const ParsedKey& key, std::string_view value) {

@@ -40,9 +40,11 @@ Result<std::unique_ptr<Volume>> openForCheck(BlockDevice& device, bool readOnly)
   return Volume::open(device, open);
 }
 
+enum class Snapshot { Check, Ignore };
+
 // One look at all of a volume that was just opened; with `mend`, mends what is there, and what that
 // uncovers. A damaged index is left as it is: what cannot be read must not be taken for missing.
-Status look(Volume& volume, bool mend, CheckReport& report, const Tell& tell) {
+Status look(Volume& volume, bool mend, Snapshot snapshot, CheckReport& report, const Tell& tell) {
   report.mount = volume.summary();
   if (!report.mount.replay.lost.empty()) addProblem(report, tell, report.mount.replay.lost);
   const uint64_t before = report.problemCount;
@@ -51,7 +53,7 @@ Status look(Volume& volume, bool mend, CheckReport& report, const Tell& tell) {
   const bool sound = report.problemCount == before;
   Checker first(volume, mend && sound, report, tell);
   TRY(first.run());
-  TRY(first.checkSnapshot());
+  if (snapshot == Snapshot::Check) TRY(first.checkSnapshot());
   if (!mend || !sound || report.clean()) return Status::ok();
   for (int pass = 1; pass < kMendPasses; ++pass) {
     CheckReport again;
@@ -140,20 +142,24 @@ Result<CheckReport> checkVolume(BlockDevice& device, const CheckOptions& options
   CheckReport report;
   TRY_ASSIGN(auto volume, openForCheck(device, !options.repair));
   TRY(noteSuperblocks(device, options.report));
-  TRY(look(*volume, options.repair && !volume->readOnly(), report, options.report));
+  const bool mend = options.repair && !volume->readOnly();
+  TRY(look(*volume, mend, Snapshot::Check, report, options.report));
   countSpace(*volume, report);
   if (!options.repair) return report;
   volume->markChecked();
   TRY(volume->close());
   if (report.clean()) return report;
 
-  // What is left is what a new look at the device finds: with the free map as it is on disk.
+  // What is left is what a new look at the device finds. Extents that went have left their blocks
+  // used in the free map, and so in the snapshot: it is built and written anew.
   volume.reset();
   CheckReport left;
-  TRY_ASSIGN(volume, openForCheck(device, true));
-  TRY(look(*volume, false, left, nullptr));
+  TRY_ASSIGN(volume, openForCheck(device, !mend));
+  TRY(look(*volume, false, Snapshot::Ignore, left, nullptr));
   countSpace(*volume, report);
   report.repaired = report.problemCount - std::min(left.problemCount, report.problemCount);
+  volume->markChecked();
+  TRY(volume->close());
   return report;
 }
 

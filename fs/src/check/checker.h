@@ -34,8 +34,8 @@ class Checker {
     uint64_t size = 0, blocks = 0, entries = 0, parent = 0;
     uint64_t names = 0;  // names that lead here
     uint64_t subdirectories = 0, foundEntries = 0, foundBlocks = 0;
-    uint64_t namedBy = 0;   // directories: the directory with the name
-    uint64_t mappedEnd = 0;  // of the last extent with data
+    uint64_t namedBy = 0;     // directories: the directory with the name
+    uint64_t mappedEnd = 0;   // of the last extent with data
     uint32_t foundFlags = 0;  // what its attributes say
     bool orphan = false;
     bool lost = false;     // told; without mending it has no names
