@@ -86,13 +86,16 @@ uint64_t flushReserve(const IndexGeometry& g, uint64_t sealed) {
 
 uint64_t admissionRoom(const IndexGeometry& g, uint64_t compaction) {
   constexpr uint64_t kInMemory = kMemtables + kMemtableSlack;
+  // What the next compaction leaves may call for one of any size that the limit allows: up to a
+  // table beyond it on either side, and a table may be two memtables large.
+  const uint64_t usual = compactionLimit(g) + 4 * g.writeBuffer().v;
+  compaction = std::max(compaction, usual);
   return (2 * kInMemory + kGateSlack) * flushedMemtable(g) + manifestReserve(g) + compaction +
          compaction / 8 + kRoundedFiles * g.blockSize;
 }
 
 uint64_t growthRoom(const IndexGeometry& g, uint64_t compaction) {
-  const uint64_t usual = (kLevel0Trigger + kBaseMemtables) * flushedMemtable(g);
-  return admissionRoom(g, std::max(compaction, usual)) + kDeletionMemtables * flushedMemtable(g);
+  return admissionRoom(g, compaction) + kDeletionMemtables * flushedMemtable(g);
 }
 
 rocksdb::Options tunedOptions(const IndexGeometry& g, ByteCount blockCache) {

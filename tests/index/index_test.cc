@@ -129,9 +129,9 @@ TEST_F(IndexBasics, GeometryScalesWithTheVolume) {
   struct Row {
     uint64_t volume, buffer, most;
   };
-  for (const Row& row : {Row{32 * MiB, 128 * KiB, 5 * MiB}, Row{256 * MiB, 256 * KiB, 9 * MiB},
-                         Row{4 * GiB, 4 * MiB, 128 * MiB}, Row{100 * GiB, 16 * MiB, 480 * MiB},
-                         Row{1024 * GiB, 16 * MiB, 480 * MiB}}) {
+  for (const Row& row : {Row{32 * MiB, 128 * KiB, 6 * MiB}, Row{256 * MiB, 256 * KiB, 10 * MiB},
+                         Row{4 * GiB, 4 * MiB, 144 * MiB}, Row{100 * GiB, 16 * MiB, 540 * MiB},
+                         Row{1024 * GiB, 16 * MiB, 540 * MiB}}) {
     const IndexGeometry g = geometryOf(row.volume);
     EXPECT_EQ(g.writeBuffer().v, row.buffer);
     EXPECT_LE(g.poolReserve().v, row.most);
