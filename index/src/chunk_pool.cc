@@ -106,6 +106,19 @@ void ChunkPool::add(const BlockRun& run) {
   insert(run);
 }
 
+std::vector<BlockRun> ChunkPool::withdraw(uint64_t blocks) {
+  MutexLock l(mu_);
+  std::vector<BlockRun> runs;
+  while (!hold_ && blocks > 0 && !byStart_.empty()) {
+    const auto last = std::prev(byStart_.end());
+    const uint64_t count = std::min(blocks, last->second);
+    runs.push_back(take(last, last->first + last->second - count, count));
+    total_ -= count;
+    blocks -= count;
+  }
+  return runs;
+}
+
 void ChunkPool::endHold() {
   MutexLock l(mu_);
   hold_ = false;

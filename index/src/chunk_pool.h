@@ -30,6 +30,9 @@ class ChunkPool {
   // Blocks that no table ever named.
   void giveBack(const std::vector<BlockRun>& runs);
   void add(const BlockRun& run);  // the pool has grown
+  // The pool shrinks by up to `blocks` free blocks, the last ones on the volume; none before
+  // endHold().
+  std::vector<BlockRun> withdraw(uint64_t blocks);
   void endHold();
 
   BlockCount total() const { return BlockCount(total_.load(std::memory_order_relaxed)); }

@@ -150,6 +150,19 @@ Status FileTable::addPool(const BlockRun& run) {
   });
 }
 
+Status FileTable::removePool(const std::vector<BlockRun>& runs) {
+  return record([&](TableState& s, std::string& ops) {
+    // Each may leave one extent more behind.
+    constexpr uint64_t kLongestRun = 20;
+    const uint64_t bound = s.encodedBound() + runs.size() * kLongestRun;
+    if (2 * (bound + ops.size()) > geometry_.tableSlotSize.v) {
+      return Status::error(ENOSPC, "index file table: no room for more extents");
+    }
+    for (const BlockRun& run : runs) TRY(s.removePool(ops, run));
+    return Status::ok();
+  });
+}
+
 // ---- writing ----
 
 Result<FileTable::Write> FileTable::capture() {

@@ -51,6 +51,9 @@ class FileTable {
   Status remove(uint64_t id);
   // ENOSPC when a table with so many extents might not fit its slot any more.
   Status addPool(const BlockRun& run);
+  // The blocks belong to nobody once sync() has succeeded. ENOSPC as above, and nothing has
+  // changed. REQUIRES: no file has them.
+  Status removePool(const std::vector<BlockRun>& runs);
   Status sync();
 
   std::vector<TableFile> files() const;

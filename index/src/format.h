@@ -47,13 +47,14 @@ static_assert(offsetof(DeltaHeader, previous) == 8);
 static_assert(offsetof(DeltaHeader, sequence) == 16);
 
 enum class TableOp : uint8_t {
-  AddPool = 1,    // runs
-  Create = 2,     // id name
-  Append = 3,     // id bytes runs
-  SetInline = 4,  // id name bytes
-  Rename = 5,     // id name
-  Remove = 6,     // id
-  Closed = 7,     // sequence of the slot that took over
+  AddPool = 1,     // runs
+  Create = 2,      // id name
+  Append = 3,      // id bytes runs
+  SetInline = 4,   // id name bytes
+  Rename = 5,      // id name
+  Remove = 6,      // id
+  Closed = 7,      // sequence of the slot that took over
+  RemovePool = 8,  // runs
 };
 
 // ---- files ----

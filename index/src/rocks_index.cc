@@ -2,6 +2,8 @@
 
 #include <rocksdb/write_batch.h>
 
+#include <algorithm>
+
 #include "common/sync_point.h"
 #include "position.h"
 #include "status_map.h"
@@ -14,9 +16,11 @@ namespace {
 constexpr std::chrono::milliseconds kFlushWait{1000};     // between two looks at the failure
 constexpr std::chrono::milliseconds kCompactionWait{50};  // patience of one reservation
 constexpr std::chrono::milliseconds kPoll{20};            // not every change is told
-constexpr std::chrono::seconds kStuck{10};       // no table comes or goes for so long: give up
-constexpr std::chrono::seconds kLongestScan{1};  // the same if all that is missing is a scan's end
-constexpr size_t kChangeOverhead = 12;           // bytes of a WriteBatch per change
+constexpr std::chrono::seconds kStuck{10};        // no table comes or goes for so long: give up
+constexpr std::chrono::seconds kLongestScan{1};   // the same if all that is missing is a scan's end
+constexpr uint64_t kWorthCompacting = 1000;       // deletes
+constexpr uint64_t kQuicklyCompacted = 64 * MiB;  // of tables: well under a second
+constexpr size_t kChangeOverhead = 12;            // bytes of a WriteBatch per change
 
 rocksdb::Slice slice(std::string_view s) { return {s.data(), s.size()}; }
 std::string_view view(const rocksdb::Slice& s) { return {s.data(), s.size()}; }
@@ -120,6 +124,8 @@ Status RocksIndex::apply(const IndexBatch& batch, const AppliedPosition& positio
   }
   count(batches_);
   count(changes_, batch.changes().size());
+  count(deletes_, static_cast<uint64_t>(std::ranges::count_if(
+                      batch.changes(), [](const auto& change) { return !change.isPut; })));
   MutexLock l(mu_);
   applied_ = position;
   return Status::ok();
@@ -257,6 +263,45 @@ Status RocksIndex::growPool() {
     return waited ? Status::ok() : grown;
   }
   return Status::ok();
+}
+
+// What deletes leave behind is in the way of a writer now, not when RocksDB next comes by.
+void RocksIndex::compactDeletes() {
+  if (deletes_ < kWorthCompacting || !flush()) return;
+  if (footprint_.used() > kQuicklyCompacted) {  // RocksDB has been told by the tables' tombstones
+    backlog_.await([this] { return !failed_ && compacting(); }, kFlushWait);
+    return;
+  }
+  MutexLock l(squeeze_);
+  if (deletes_.exchange(0) < kWorthCompacting || failed_) return;
+  (void)db_->CompactRange(rocksdb::CompactRangeOptions(), nullptr, nullptr);  // its errors: failed_
+  squeezedAt_ = flushes_;
+}
+
+Result<std::vector<BlockRun>> RocksIndex::shrinkPool(bool hard) {
+  if (options_.readOnly || !background_ || db_ == nullptr) return std::vector<BlockRun>();
+  if (hard) compactDeletes();
+  if (failed_) return failure();
+  const IndexGeometry& g = options_.geometry;
+  MutexLock l(grow_);
+  const uint64_t needed = growthRoom(g, footprint_.compaction()), have = freeBesideTables();
+  // More than growPool() would take, or the two would play ball.
+  const uint64_t keep = needed + needed / 2 + 2 * std::min(1 * MiB, g.volumeSize.v / 64);
+  if (have < keep + (hard ? 1 : needed / 2)) return std::vector<BlockRun>();
+  const std::vector<BlockRun> runs = pool_->withdraw((have - keep) / g.blockSize);
+  if (runs.empty()) return runs;
+  Status done = table_->removePool(runs);
+  if (done.errnum() == ENOSPC) {  // the pool is in too many pieces
+    for (const BlockRun& run : runs) pool_->add(run);
+    return std::vector<BlockRun>();
+  }
+  if (done) done = table_->sync();
+  if (!done) {
+    fail(done);
+    return done;
+  }
+  allowCompaction();
+  return runs;
 }
 
 Status RocksIndex::takeForPool(ByteCount wanted) {

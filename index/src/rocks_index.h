@@ -34,6 +34,7 @@ class RocksIndex : public Index {
   Status flush() override;
   bool poolSufficient() const override;
   Status growPool() override;
+  Result<std::vector<BlockRun>> shrinkPool(bool hard) override;
   std::vector<BlockRun> ownedBlocks() const override;
   ByteCount poolFree() const override;
   Status verify(const std::function<void(const std::string&)>& report) override;
@@ -56,6 +57,7 @@ class RocksIndex : public Index {
   // Waits until `enough`, but not without a compaction from which it can come.
   bool awaitCompaction(const std::function<bool()>& enough);
   bool squeeze() EXCLUDES(squeeze_);
+  void compactDeletes() EXCLUDES(squeeze_);
   Status takeForPool(ByteCount wanted);
 
   const IndexOptions options_;
@@ -70,7 +72,7 @@ class RocksIndex : public Index {
   std::unique_ptr<rocksdb::DB> db_;  // unset after close; its threads use what is above
 
   std::atomic<bool> background_ = false;
-  Mutex grow_;                                             // one thread grows the pool
+  Mutex grow_;                                             // one thread changes the pool's size
   Mutex squeeze_;                                          // one thread compacts everything
   uint64_t squeezedAt_ GUARDED_BY(squeeze_) = UINT64_MAX;  // flushes_ after the last time
 
@@ -82,6 +84,7 @@ class RocksIndex : public Index {
   std::atomic<bool> failed_ = false;
   std::atomic<uint64_t> gets_ = 0, scans_ = 0, batches_ = 0, changes_ = 0, flushes_ = 0,
                         compactions_ = 0;
+  std::atomic<uint64_t> deletes_ = 0;  // since compactDeletes() last looked
 };
 
 }  // namespace ourfs

@@ -51,6 +51,12 @@ Status TableState::addPool(std::string& ops, const BlockRun& run) {
   return step(ops, w.take());
 }
 
+Status TableState::removePool(std::string& ops, const BlockRun& run) {
+  TableWriter w(TableOp::RemovePool);
+  w.runs({run}, 0);
+  return step(ops, w.take());
+}
+
 Status TableState::create(std::string& ops, uint64_t id, const std::string& name) {
   TableWriter w(TableOp::Create);
   w.number(id).text(name);
@@ -99,10 +105,10 @@ Status TableState::replay(std::string_view ops) {
 
 Status TableState::applyOne(Reader& in) {
   const TableOp op = in.op();
-  if (op == TableOp::AddPool) {
+  if (op == TableOp::AddPool || op == TableOp::RemovePool) {
     const std::vector<BlockRun> runs = in.runs(0);
     if (!in.ok()) return bad("a pool extent cannot be read");
-    for (const BlockRun& run : runs) TRY(insertPool(run));
+    for (const BlockRun& run : runs) TRY(op == TableOp::AddPool ? insertPool(run) : erasePool(run));
     return Status::ok();
   }
   const uint64_t number = in.number();
@@ -171,6 +177,17 @@ Status TableState::insertPool(const BlockRun& run) {
     it->second += next->second;
     pool_.erase(next);
   }
+  return Status::ok();
+}
+
+Status TableState::erasePool(const BlockRun& run) {
+  if (!owns(run)) return bad("a pool extent that is not there leaves the pool");
+  const auto it = std::prev(pool_.upper_bound(run.start.v));
+  const uint64_t start = it->first, end = start + it->second;
+  const uint64_t from = run.start.v, to = (run.start + run.count).v;
+  pool_.erase(it);
+  if (start < from) pool_.emplace(start, from - start);
+  if (to < end) pool_.emplace(to, end - to);
   return Status::ok();
 }
 
@@ -293,7 +310,10 @@ Status TableState::validate() const {
   const uint64_t unitsPerBlock = geometry_.blockSize / unitSize;
   for (const auto& [id, file] : files_) {
     uint64_t blocks = 0;
-    for (const BlockRun& run : file.runs) blocks += run.count.v;
+    for (const BlockRun& run : file.runs) {
+      if (!owns(run)) return bad(label(id) + " has blocks that have left the pool");
+      blocks += run.count.v;
+    }
     const uint64_t units = file.units(unitSize);
     if (units > UINT32_MAX || (units + unitsPerBlock - 1) / unitsPerBlock != blocks) {
       return bad(label(id) + " has a size that does not fit its blocks");

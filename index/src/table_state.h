@@ -31,6 +31,8 @@ class TableState {
 
   // Each appends its bytes to `ops` and changes the state, or fails and changes neither.
   Status addPool(std::string& ops, const BlockRun& run);
+  // REQUIRES: no file has blocks there; validate() would say so.
+  Status removePool(std::string& ops, const BlockRun& run);
   Status create(std::string& ops, uint64_t id, const std::string& name);
   Status append(std::string& ops, uint64_t id, uint64_t bytes, const std::vector<BlockRun>& runs);
   Status setInline(std::string& ops, uint64_t id, const std::string& name, std::string_view bytes);
@@ -64,6 +66,7 @@ class TableState {
   Status applyOne(Reader& in);
   Status step(std::string& ops, const std::string& op);
   Status insertPool(const BlockRun& run);
+  Status erasePool(const BlockRun& run);
   Status insertFile(TableFile file);
   void dropFile(uint64_t id);
   Status appendTo(uint64_t id, uint64_t bytes, const std::vector<BlockRun>& runs);

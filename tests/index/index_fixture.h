@@ -54,7 +54,18 @@ class Volume {
     o.beforePersist = [] { return Status::ok(); };
     return o;
   }
+  // What shrinkPool() returned goes out again first.
+  void giveBack(const BlockRun& run) {
+    givenBack.push_back(run);
+    taken -= run.count.v;
+  }
   Result<std::vector<BlockRun>> takeSpace(ByteCount wanted) {
+    if (!givenBack.empty()) {
+      const BlockRun run = givenBack.back();
+      givenBack.pop_back();
+      taken += run.count.v;
+      return std::vector<BlockRun>{run};
+    }
     const uint64_t end = geometry.volumeSize.v / geometry.blockSize - keepBlocks;
     const uint64_t blocks = std::min(roundUp(wanted.v, geometry.blockSize) / geometry.blockSize,
                                      end > nextFree ? end - nextFree : 0);
@@ -73,7 +84,7 @@ class Volume {
 
   IndexGeometry geometry;
   std::unique_ptr<MemoryDevice> device;
-  std::vector<BlockRun> pool;
+  std::vector<BlockRun> pool, givenBack;
   uint64_t nextFree = 0, taken = 0, keepBlocks = 0;
 };
 

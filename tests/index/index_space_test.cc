@@ -73,6 +73,56 @@ TEST_F(IndexSpaceTest, ASmallVolumeFilledAndEmptiedStaysInsideItsPool) {
   }
 }
 
+TEST_F(IndexSpaceTest, WhatDeletesHaveEmptiedIsGivenBack) {
+  SCOPED_TRACE(random_.trace());
+  constexpr uint64_t kCount = 60'000;
+  Volume volume(geometryOf(32 * MiB));
+  ASSERT_OK(volume.format());
+  auto index = volume.open();
+  ASSERT_OK(index->startBackground());
+  const auto blocksOf = [](const std::vector<BlockRun>& runs) {
+    uint64_t n = 0;
+    for (const BlockRun& run : runs) n += run.count.v;
+    return n;
+  };
+  for (int round = 0; round < 3; ++round) {
+    for (uint64_t n = 0; n < kCount; n += 10) {
+      IndexBatch batch;
+      for (uint64_t i = n; i < n + 10; ++i) batch.put(numberKey(i), random_.bytes(100));
+      ASSERT_OK(commit(*index, batch, ++position_));
+    }
+    const uint64_t full = blocksOf(index->ownedBlocks());
+    ASSERT_GT(full * 4096, 7 * MiB);
+    eraseAll(*index, kCount);
+    auto shrunk = index->shrinkPool(true);
+    ASSERT_OK(shrunk);
+    const std::vector<BlockRun> given = *shrunk;
+    EXPECT_GT(blocksOf(given) * 4096, 2 * MiB);
+    const std::vector<BlockRun> owned = index->ownedBlocks();
+    EXPECT_EQ(blocksOf(owned) + blocksOf(given), full);
+    for (const BlockRun& a : given) {
+      for (const BlockRun& b : owned)
+        EXPECT_TRUE(a.start + a.count <= b.start || b.start + b.count <= a.start);
+      // Others use it now, and nothing of the index is hurt.
+      for (uint64_t n = 0; n < a.count.v; ++n)
+        ASSERT_OK(volume.device->write(DeviceOffset((a.start.v + n) * 4096),
+                                       std::vector<std::byte>(4096, std::byte{0xee}), IoClass::Data,
+                                       false));
+      volume.giveBack(a);
+    }
+    EXPECT_TRUE(index->poolSufficient());
+    shrunk = index->shrinkPool(true);
+    ASSERT_OK(shrunk);
+    EXPECT_TRUE(shrunk->empty());
+    ASSERT_OK(index->close());
+    index = volume.open();
+    EXPECT_EQ(blocksOf(index->ownedBlocks()), blocksOf(owned));
+    EXPECT_EQ(countKeys(*index, "I", "J"), 0u);
+    ASSERT_OK(index->startBackground());
+  }
+  ASSERT_OK(index->close());
+}
+
 // Fills the volume until it refuses, empties it in the given way, and fills it again, `rounds`
 // times.
 void IndexSpaceTest::fillAndEmpty(uint64_t volumeSize, int rounds, uint64_t stride) {

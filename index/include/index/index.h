@@ -122,6 +122,10 @@ class Index {
   // Grows the pool until it is sufficient with some slack. ENOSPC when takeSpace says so.
   // Not under any lock that takeSpace needs.
   virtual Status growPool() = 0;
+  // Takes what the pool does not need any more out of it, durably, and returns it: the caller may
+  // use these blocks at once. Nothing, if it would be little. `hard`: first compacts what deletes
+  // have left behind, and waits for that; for a writer who would get ENOSPC.
+  virtual Result<std::vector<BlockRun>> shrinkPool(bool hard) = 0;
   // All blocks that the index owns (files and free pool): the free map must leave them out.
   virtual std::vector<BlockRun> ownedBlocks() const = 0;
   // Bytes of the pool above R that hold nothing.
