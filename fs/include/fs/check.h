@@ -8,6 +8,17 @@
 // orphans without an inode.
 //
 // Without `repair` nothing is written, not even by replay (it happens in memory).
+//
+// With `repair`, data is kept wherever something shows whose it was:
+//   - a lost inode gets a name in /lost+found (or /lost+found.1 …, if that is a file);
+//   - of files that share blocks each keeps the bytes that are there, all but one in a copy, and
+//   what
+//     the index owns stays the index's; without room for a copy the problem stays;
+//   - a file whose data reaches beyond its size grows;
+//   - an inode that cannot be read is made anew if names (a directory) or extents (a file) hang on
+//     it; owner, permissions and times are lost;
+//   - a journal that has lost records is begun anew behind the last one that can be replayed.
+// A damaged index is not mended: what cannot be read must not be taken for missing.
 #pragma once
 
 #include <functional>

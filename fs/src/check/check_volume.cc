@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "check/checker.h"
+#include "common/aligned_buffer.h"
+#include "common/codec.h"
 
 namespace ourfs {
 
@@ -19,17 +21,21 @@ void addProblem(CheckReport& report, const Tell& tell, const std::string& line) 
   if (tell) tell(line);
 }
 
-// A copy that is not whole is no problem: it may be the one that a crash interrupted. Every mount
+Result<bool> isWholeSlot(BlockDevice& device, uint64_t at) {
+  AlignedBuffer slot(kSuperblockSize);
+  if (device.size().v < at + slot.size()) return false;
+  TRY(device.read(DeviceOffset(at), slot.span(), IoClass::Superblock));
+  return isWholeSuperblock(asChars(slot.span()));
+}
+
+// One copy that is not whole is no problem: it may be the one that a crash interrupted. Every mount
 // that writes, fsck's own too, writes it anew.
 Status noteSuperblocks(BlockDevice& device, const Tell& tell) {
-  for (uint64_t at : {kSuperblockSlotA, kSuperblockSlotB}) {
-    AlignedBuffer slot(kSuperblockSize);
-    TRY(device.read(DeviceOffset(at), slot.span(), IoClass::Superblock));
-    const std::string_view bytes(reinterpret_cast<const char*>(slot.data()), slot.size());
-    if (!isWholeSuperblock(bytes) && tell)
-      tell(fmt::format("superblock: copy {} is damaged or was being written; the other one is used",
-                       at == kSuperblockSlotA ? 'A' : 'B'));
-  }
+  TRY_ASSIGN(const bool a, isWholeSlot(device, kSuperblockSlotA));
+  TRY_ASSIGN(const bool b, isWholeSlot(device, kSuperblockSlotB));
+  if (a != b && tell)
+    tell(fmt::format("superblock: copy {} is damaged or was being written; the other one is used",
+                     a ? 'B' : 'A'));
   return Status::ok();
 }
 
@@ -140,8 +146,8 @@ Status Checker::run() {
 
 Result<CheckReport> checkVolume(BlockDevice& device, const CheckOptions& options) {
   CheckReport report;
-  TRY_ASSIGN(auto volume, openForCheck(device, !options.repair));
   TRY(noteSuperblocks(device, options.report));
+  TRY_ASSIGN(auto volume, openForCheck(device, !options.repair));
   const bool mend = options.repair && !volume->readOnly();
   TRY(look(*volume, mend, Snapshot::Check, report, options.report));
   countSpace(*volume, report);
