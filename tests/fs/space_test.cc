@@ -123,15 +123,28 @@ TEST_F(SpaceTest, ReusingFreedBlocksEarlyIsNoticed) {
 TEST_F(SpaceTest, AFullVolumeFlushesOnceBeforeItSaysSo) {
   ASSERT_EQ(take(1000).count, BlockCount(1000));
   int flushes = 0;
-  space_.setWhenFull([&] { ++flushes, space_.onDurable(Lsn(100)); });
+  space_.setWhenFull([&](SpaceUse) { ++flushes, space_.onDurable(Lsn(100)); });
   EXPECT_EQ(space_.reserve(BlockCount(1)).errnum(), ENOSPC);
-  EXPECT_EQ(flushes, 0) << "nothing is busy: a flush cannot help";
+  EXPECT_EQ(flushes, 1);
   space_.freeAt(run(300, 5), Lsn(50));
   EXPECT_TRUE(space_.reserve(BlockCount(5)).isOk());
-  EXPECT_EQ(flushes, 1);
+  EXPECT_EQ(flushes, 2);
   space_.freeAt(run(400, 5), Lsn(150));
   EXPECT_EQ(space_.allocate(BlockCount(1), BlockNo(0), false).errnum(), ENOSPC);
-  EXPECT_EQ(flushes, 2);
+  EXPECT_EQ(flushes, 3);
+}
+
+TEST_F(SpaceTest, WhoeverIsAskedForSpaceLearnsForWhom) {
+  ASSERT_EQ(take(1000).count, BlockCount(1000));
+  std::vector<SpaceUse> asked;
+  space_.setWhenFull([&](SpaceUse use) {
+    asked.push_back(use);
+    space_.freeUnstored(run(300 + 10 * asked.size(), 1));  // as the index gives from its pool
+  });
+  EXPECT_TRUE(space_.allocate(BlockCount(1), BlockNo(0), false).isOk());
+  EXPECT_TRUE(space_.allocate(BlockCount(1), BlockNo(0), false, SpaceUse::Metadata).isOk());
+  EXPECT_TRUE(space_.reserve(BlockCount(1)).isOk());
+  EXPECT_EQ(asked, (std::vector{SpaceUse::Data, SpaceUse::Metadata, SpaceUse::Data}));
 }
 
 TEST_F(SpaceTest, BlocksFreedTwiceAreNeverGivenOutTwice) {
