@@ -50,7 +50,7 @@ class Editor {
   }
   void step() {
     const std::string name = "f" + std::to_string(table_.newId());
-    switch (random_.below(6)) {
+    switch (random_.below(7)) {
       case 0:
         files_.push_back(table_.newId());
         return expectOk(table_.create(files_.back(), name));
@@ -64,6 +64,8 @@ class Editor {
         return renameOne(name);
       case 4:
         return grow();
+      case 5:
+        return shrink();
       default:
         return append();
     }
@@ -96,8 +98,20 @@ class Editor {
   void grow() {
     if (end_ > 4000) return;
     const BlockRun run{BlockNo(end_ + random_.below(3)), BlockCount(1 + random_.below(20))};
-    expectOk(table_.addPool(run));
+    const Status added = table_.addPool(run);
+    if (added.errnum() == ENOSPC) return;  // in too many pieces for its slot
+    expectOk(added);
     end_ = (run.start + run.count).v;
+  }
+  void shrink() {
+    const std::vector<BlockRun> pool = table_.pool();
+    const BlockRun& run = pool[random_.below(pool.size())];
+    std::vector<BlockRun> unused;
+    for (uint64_t b = run.start.v; b < (run.start + run.count).v && unused.size() < 3; ++b)
+      if (!used_.contains(b) && random_.oneIn(4)) unused.push_back({BlockNo(b), BlockCount(1)});
+    if (unused.empty()) return;
+    const Status removed = table_.removePool(unused);
+    if (removed.errnum() != ENOSPC) expectOk(removed);
   }
   void append() {
     if (files_.empty()) return;

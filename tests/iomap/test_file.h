@@ -7,7 +7,9 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <string>
+#include <thread>
 
 #include "common/sync_point.h"
 #include "iomap/test_ops.h"
@@ -332,11 +334,12 @@ class TestFile {
   std::deque<InFlight> flights_ GUARDED_BY(flightMutex_);
 };
 
-// Calls `f` in the thread that reaches the sync point for the n-th time, once.
+// Runs `f` once, in a thread of its own, while the thread that reaches the sync point for the n-th
+// time waits there with what it has locked.
 inline void callOnce(const std::string& point, std::function<void()> f, int nth = 1) {
   auto left = std::make_shared<std::atomic<int>>(nth);
   SyncPoints::instance().call(point, [left, f = std::move(f)] {
-    if (--*left == 0) f();
+    if (--*left == 0) std::thread(f).join();
   });
 }
 

@@ -74,6 +74,29 @@ int staleIfMissing(int errnum) { return errnum == ENOENT ? ESTALE : errnum; }
 Connection::Connection(int fd, Filesystem& filesystem, const FuseSessionOptions& o)
     : fs(filesystem), options(o), channel(fd), blockSize(filesystem.statfs().blockSize) {}
 
+uint64_t Connection::keep(OpenFilePtr file) {
+  OpenFile* raw = file.release();
+  MutexLock lock(openMutex_);
+  open_.insert(raw);
+  return reinterpret_cast<uint64_t>(raw);
+}
+
+OpenFilePtr Connection::take(uint64_t handle) {
+  OpenFile* raw = openFile(handle);
+  MutexLock lock(openMutex_);
+  open_.erase(raw);
+  return OpenFilePtr(raw);
+}
+
+void Connection::releaseAll() {
+  std::unordered_set<OpenFile*> left;
+  {
+    MutexLock lock(openMutex_);
+    left.swap(open_);
+  }
+  for (OpenFile* file : left) fs.release(OpenFilePtr(file));
+}
+
 uint64_t Connection::attrValid(const Attributes& attributes) const {
   return writebackCache.load() && S_ISREG(attributes.record.mode) ? kWritebackFileSeconds
                                                                   : kForever;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <atomic>
+#include <unordered_set>
 
+#include "common/mutex.h"
 #include "fs/fuse_session.h"
 #include "fuse/request.h"
 
@@ -26,13 +28,22 @@ struct Connection {
   StatxOut statxOut(const Attributes& attributes) const;
   uint64_t attrValid(const Attributes& attributes) const;  // seconds
 
+  // ---- open files ----
+  // The kernel gives a handle back with RELEASE, but not when the connection is aborted.
+  uint64_t keep(OpenFilePtr file) EXCLUDES(openMutex_);
+  OpenFilePtr take(uint64_t handle) EXCLUDES(openMutex_);
+  void releaseAll() EXCLUDES(openMutex_);
+
   // The umask that the filesystem has to apply; the kernel did it unless there are ACLs.
   uint32_t umask(uint32_t requested) const { return posixAcl.load() ? requested & 0777 : 0; }
+
+ private:
+  Mutex openMutex_;  // innermost
+  std::unordered_set<OpenFile*> open_ GUARDED_BY(openMutex_);
 };
 
 // An open file's handle, as the kernel keeps it.
 inline OpenFile* openFile(uint64_t handle) { return reinterpret_cast<OpenFile*>(handle); }
-inline uint64_t handleOf(OpenFile* file) { return reinterpret_cast<uint64_t>(file); }
 
 // Seconds for which names and attributes hold: nobody but this connection changes them.
 inline constexpr uint64_t kForever = uint64_t{1} << 30;

@@ -71,9 +71,8 @@ void handleOpendir(Connection& c, Request& r) {
     r.fail(staleIfMissing(directory.errnum()));
     return;
   }
-  OpenFile* raw = directory->release();
-  fuse_open_out out{handleOf(raw), FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR, 0};
-  if (!r.reply(out)) c.fs.release(OpenFilePtr(raw));
+  fuse_open_out out{c.keep(std::move(*directory)), FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR, 0};
+  if (!r.reply(out)) c.fs.release(c.take(out.fh));
 }
 
 void handleReaddir(Connection& c, Request& r) { readDirectory(c, r, false); }

@@ -41,7 +41,7 @@ uint32_t openFlags(Connection& c, uint32_t flags) {
   return reply;
 }
 
-fuse_open_out openOut(OpenFile* file, uint32_t flags) { return {handleOf(file), flags, 0}; }
+fuse_open_out openOut(uint64_t handle, uint32_t flags) { return {handle, flags, 0}; }
 
 struct CreateOut {
   fuse_entry_out entry;
@@ -55,9 +55,9 @@ void replyCreated(Connection& c, Request& r, Result<std::pair<Attributes, OpenFi
     return;
   }
   auto& [attributes, file] = *made;
-  OpenFile* raw = file.release();
-  if (!r.reply(CreateOut{c.entry(attributes), openOut(raw, openFlags(c, flags))})) {
-    c.fs.release(OpenFilePtr(raw));
+  uint64_t handle = c.keep(std::move(file));
+  if (!r.reply(CreateOut{c.entry(attributes), openOut(handle, openFlags(c, flags))})) {
+    c.fs.release(c.take(handle));
     c.fs.forget(attributes.ino, 1);
   }
 }
@@ -96,8 +96,8 @@ void handleOpen(Connection& c, Request& r) {
   // The kernel takes its cached mode for true after an open that has cleared setuid.
   if ((in.flags & O_TRUNC) && (in.open_flags & FUSE_OPEN_KILL_SUIDGID))
     c.channel.invalidateAttributes(r.node());
-  OpenFile* raw = file->release();
-  if (!r.reply(openOut(raw, openFlags(c, in.flags)))) c.fs.release(OpenFilePtr(raw));
+  uint64_t handle = c.keep(std::move(*file));
+  if (!r.reply(openOut(handle, openFlags(c, in.flags)))) c.fs.release(c.take(handle));
 }
 
 void handleCreate(Connection& c, Request& r) {
@@ -128,7 +128,7 @@ void handleRelease(Connection& c, Request& r) {
     r.fail(EINVAL);
     return;
   }
-  c.fs.release(OpenFilePtr(openFile(in.fh)));
+  c.fs.release(c.take(in.fh));
   r.done();
 }
 

@@ -59,6 +59,8 @@ class Session : public FuseSession {
     MutexLock l(mutex_);
     while (threads_ > 0) changed_.wait(mutex_);
     reap();
+    l.unlock();
+    connection_.releaseAll();
   }
 
   bool awaitEndFor(std::chrono::milliseconds limit) override {
@@ -80,6 +82,8 @@ class Session : public FuseSession {
       changed_.waitFor(mutex_, kWakeInterval);  // a thread may have been about to read: once more
     }
     reap();
+    l.unlock();
+    connection_.releaseAll();
   }
 
  private:
@@ -206,6 +210,7 @@ class Session : public FuseSession {
       ending_.store(true);
       while (inWork_.load() > 1) changed_.wait(mutex_);
     }
+    connection_.releaseAll();
     if (onDestroy_) onDestroy_();
     request.done();
     MutexLock l(mutex_);
