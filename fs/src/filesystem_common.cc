@@ -95,12 +95,15 @@ void FilesystemImpl::touchAtime(Inode& inode) {
   inode.attrDirty = true;
 }
 
-bool FilesystemImpl::moreSpace(int round) {
+// `before`: how many had been reclaimed when the operation began. What came back while it was
+// failing is worth another try, too.
+bool FilesystemImpl::moreSpace(int round, uint64_t before) {
   constexpr std::chrono::milliseconds kForgetComes{50}, kAllReclaimed{5000};
   spaceWaits_.fetch_add(1, std::memory_order_relaxed);
-  if (round == 0) return reclaimer_.awaitSpace(kForgetComes);
-  if (round == 1 && reclaimer_.waiting() > 0) return reclaimer_.drain(kAllReclaimed);
-  return false;
+  if (round == 0) return reclaimer_.awaitSpace(before, kForgetComes);
+  if (round > 1) return false;
+  if (reclaimer_.waiting() > 0) return reclaimer_.drain(kAllReclaimed);
+  return reclaimer_.reclaimed() != before;
 }
 
 }  // namespace ourfs

@@ -127,12 +127,13 @@ class FilesystemImpl final : public Filesystem {
   // Runs an operation again while it answers ENOSPC and unlinked files give space back.
   template <class Operation>
   auto withSpace(Operation operation) -> decltype(operation()) {
-    auto result = operation();
-    for (int round = 0; result.errnum() == ENOSPC && moreSpace(round); ++round)
-      result = operation();
-    return result;
+    for (int round = 0;; ++round) {
+      const uint64_t before = reclaimer_.reclaimed();
+      auto result = operation();
+      if (result.errnum() != ENOSPC || !moreSpace(round, before)) return result;
+    }
   }
-  bool moreSpace(int round);
+  bool moreSpace(int round, uint64_t before);
 
   // ---- names ----
   Result<Attributes> lookupSelf(InodeNo ino);

@@ -11,6 +11,7 @@ namespace ourfs {
 namespace {
 
 constexpr std::chrono::milliseconds kRetry{5};  // somebody holds a pointer for a moment
+constexpr std::chrono::seconds kLargeFile{5};   // to free one, with a slow disk
 using Clock = std::chrono::steady_clock;
 
 }  // namespace
@@ -126,11 +127,10 @@ bool Reclaimer::drain(std::chrono::milliseconds limit) {
   return !busy_ && queue_.empty();
 }
 
-bool Reclaimer::awaitSpace(std::chrono::milliseconds limit) {
+bool Reclaimer::awaitSpace(uint64_t before, std::chrono::milliseconds limit) {
   constexpr size_t kLookAt = 32;
-  const auto end = Clock::now() + limit;
+  const auto start = Clock::now();
   MutexLock lock(mutex_);
-  const uint64_t before = done_;
   while (!stop_ && done_ == before) {
     if (!busy_ && queue_.empty()) {
       // The kernel forgets an unlinked file right after its last use: wait for that unless all are
@@ -146,6 +146,7 @@ bool Reclaimer::awaitSpace(std::chrono::milliseconds limit) {
       lock.lock();
       if (!soon) break;
     }
+    const auto end = start + (busy_ ? std::max<Clock::duration>(limit, kLargeFile) : limit);
     const auto now = Clock::now();
     if (now >= end) break;
     (void)progress_.waitFor(mutex_, std::min<Clock::duration>(end - now, kRetry));

@@ -36,9 +36,10 @@ class Reclaimer {
 
   // Waits until the queue is empty, at most `limit`. True if it is.
   bool drain(std::chrono::milliseconds limit);
-  // For writers without space: waits until some inode was reclaimed that was unlinked before the
-  // call. False: there is none, or it is still open.
-  bool awaitSpace(std::chrono::milliseconds limit);
+  // For writers without space: waits until more than `before` inodes have been reclaimed, if one is
+  // unlinked. One that is being reclaimed gets more time than `limit`. False: there is none, or it
+  // is still open.
+  bool awaitSpace(uint64_t before, std::chrono::milliseconds limit);
   bool stopping();
 
   size_t waiting();  // unlinked, not reclaimed yet

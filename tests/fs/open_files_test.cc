@@ -150,7 +150,7 @@ TEST_F(OpenFilesTest, AWriterWithoutSpaceWaitsForWhatWasUnlinkedBefore) {
   EXPECT_GT(size, 16 * MiB);
   fs_->release(std::move(file));
   EXPECT_TRUE(fs_->unlink(caller_, kRoot, "big").isOk());
-  SyncPoints::instance().delay("reclaimer.before_reclaim", std::chrono::milliseconds(20));
+  SyncPoints::instance().delay("reclaimer.before_reclaim", std::chrono::milliseconds(200));
   fs_->forget(big, 1);
   OpenFilePtr next = open(small);
   for (uint64_t pos = 0; pos < size / 2; pos += chunk.size()) write(*next, pos, chunk);
