@@ -54,7 +54,7 @@ struct SpaceAllocator::State {
     BlockRun run;
   };
   std::deque<Busy> busyRuns GUARDED_BY(mutex);  // in order of lsn
-  std::function<void()> whenFull;               // constant once serving
+  std::function<void(SpaceUse)> whenFull;       // constant once serving
 
   void update(size_t group) REQUIRES(mutex) { tree.set(group, groups[group].longest()); }
   bool inRange(BlockRun run) const {
@@ -200,9 +200,9 @@ Status SpaceAllocator::reserve(BlockCount count) {
         s.reserved += count.v;
         return Status::ok();
       }
-      if (!first || s.busy == 0 || !s.whenFull) return Status::error(ENOSPC);
+      if (!first || !s.whenFull) return Status::error(ENOSPC);
     }
-    s.whenFull();
+    s.whenFull(SpaceUse::Data);
   }
 }
 
@@ -215,7 +215,7 @@ void SpaceAllocator::unreserve(BlockCount count) {
   state_->reserved -= std::min(count.v, state_->reserved);
 }
 
-void SpaceAllocator::setWhenFull(std::function<void()> whenFull) {
+void SpaceAllocator::setWhenFull(std::function<void(SpaceUse)> whenFull) {
   state_->whenFull = std::move(whenFull);
 }
 
@@ -232,9 +232,9 @@ Result<BlockRun> SpaceAllocator::allocate(BlockCount want, BlockNo hint, bool re
         if (reserved) s.reserved -= run.count.v;
         return run;
       }
-      if (!first || s.busy == 0 || !s.whenFull) return Status::error(ENOSPC);
+      if (!first || !s.whenFull) return Status::error(ENOSPC);
     }
-    s.whenFull();
+    s.whenFull(use);
   }
 }
 

@@ -61,6 +61,17 @@ Status Volume::closeClean() {
   return store_->store(superblock_);
 }
 
+void Volume::whenFull(SpaceUse use) {
+  (void)log_->flush(journal_->head().end);
+  if (use == SpaceUse::Data) shrinkIndex(true);  // for Metadata, the index is asking itself
+}
+
+void Volume::shrinkIndex(bool hard) {
+  const auto runs = index_->shrinkPool(hard);
+  if (!runs) return;  // the index has told its failure already
+  for (const BlockRun& run : *runs) space_->freeUnstored(run);
+}
+
 void Volume::markChecked() { superblock_.lastChecked = wallClock(); }
 
 bool Volume::recordFailure(const Status& why) {
@@ -94,6 +105,7 @@ Status Volume::checkpoint() {
   }
   TRY_ASSIGN(const AppliedPosition persisted, index_->persisted());
   advanceTail(persisted.end);
+  shrinkIndex(false);
   return Status::ok();
 }
 

@@ -155,7 +155,7 @@ Status Volume::startLog() {
   journal_ = Journal::start(device_, std::move(options));
   log_ = std::make_unique<TransactionLog>(*journal_, *index_, *space_);
   log_->setOnFailure([this](const Status& why) { failStop(why); });
-  space_->setWhenFull([this] { (void)log_->flush(journal_->head().end); });
+  space_->setWhenFull([this](SpaceUse use) { whenFull(use); });
   running_.store(journal_.get(), std::memory_order_release);
   checkpointer_->start();
   return Status::ok();

@@ -122,16 +122,16 @@ TEST_F(SpaceTest, ReusingFreedBlocksEarlyIsNoticed) {
 
 TEST_F(SpaceTest, AFullVolumeFlushesOnceBeforeItSaysSo) {
   ASSERT_EQ(take(1000).count, BlockCount(1000));
-  int flushes = 0;
-  space_.setWhenFull([&](SpaceUse) { ++flushes, space_.onDurable(Lsn(100)); });
+  uint64_t flushes = 0;
+  space_.setWhenFull([&](SpaceUse) { space_.onDurable(Lsn(100 * ++flushes)); });
   EXPECT_EQ(space_.reserve(BlockCount(1)).errnum(), ENOSPC);
-  EXPECT_EQ(flushes, 1);
-  space_.freeAt(run(300, 5), Lsn(50));
+  EXPECT_EQ(flushes, 1u);
+  space_.freeAt(run(300, 5), Lsn(150));
   EXPECT_TRUE(space_.reserve(BlockCount(5)).isOk());
-  EXPECT_EQ(flushes, 2);
-  space_.freeAt(run(400, 5), Lsn(150));
+  EXPECT_EQ(flushes, 2u);
+  space_.freeAt(run(400, 5), Lsn(350));
   EXPECT_EQ(space_.allocate(BlockCount(1), BlockNo(0), false).errnum(), ENOSPC);
-  EXPECT_EQ(flushes, 3);
+  EXPECT_EQ(flushes, 3u);
 }
 
 TEST_F(SpaceTest, WhoeverIsAskedForSpaceLearnsForWhom) {

@@ -55,7 +55,8 @@ class SpaceAllocator {
   Status reserve(BlockCount count);
   void unreserve(BlockCount count);
   // Called without locks when reserve or allocate would fail: flush the journal.
-  void setWhenFull(std::function<void()> whenFull);
+  // The index gives back what it does not need, unless it is who asks.
+  void setWhenFull(std::function<void(SpaceUse)> whenFull);
 
   // One run of at most `want` blocks, as long as can be had near `hint` (0: anywhere). With
   // `reserved` the blocks were promised before and leave the promise. ENOSPC only if nothing is

@@ -29,7 +29,8 @@ struct OpenOptions {
   bool readOnly = false;
   bool noRecovery = false;  // with readOnly: the index as it is, without the journal
   // fsck: extents that overlap or lie outside do not refuse the open; the free map then counts
-  // every block that anybody claims as used.
+  // every block that anybody claims as used, but for extents that lie outside. A journal that has
+  // lost records is reported in the summary and, unless readOnly, begun anew.
   bool forCheck = false;
   ByteCount blockCache{32 * MiB};
 };
@@ -88,6 +89,8 @@ class Volume {
   Status markDirty();
   Status buildFreeMap(const OpenOptions& options);
   Status startLog();
+  void whenFull(SpaceUse use);
+  void shrinkIndex(bool hard);  // and give its space to the allocator
   Status loadInodeWatermark();
 
   Status beforePersist();
