@@ -80,6 +80,7 @@ Status Daemon::open() {
   OpenOptions open;
   open.readOnly = readOnly_;
   open.noRecovery = options_.noRecovery;
+  open.discard = options_.discard;
   TRY_ASSIGN(volume_, Volume::open(*device_, open));
   summary_ = volume_->summary();
   if (volume_->readOnly() && !readOnly_) {

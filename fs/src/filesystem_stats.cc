@@ -11,6 +11,7 @@ using Json = nlohmann::ordered_json;
 
 Json volumeStats(Volume& volume, const StatfsReply& statfs) {
   const SpaceCounts space = volume.space().counts();
+  const DiscardCounters discards = volume.discards();
   return {{"uuid", volume.superblock().uuidText()},
           {"label", volume.superblock().label},
           {"block_size", volume.blockSize()},
@@ -20,6 +21,9 @@ Json volumeStats(Volume& volume, const StatfsReply& statfs) {
           {"blocks_reserved", space.reserved.v},
           {"blocks_metadata_reserve", space.metadataReserve.v},
           {"blocks_available", space.available().v},
+          {"discards", discards.discards},
+          {"discarded_bytes", discards.bytes},
+          {"discard_errors", discards.errors},
           {"inodes", statfs.files - statfs.filesFree},
           {"read_only", volume.readOnly()},
           {"failure", volume.failure().isOk() ? "" : volume.failure().message()}};

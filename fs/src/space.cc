@@ -55,6 +55,7 @@ struct SpaceAllocator::State {
   };
   std::deque<Busy> busyRuns GUARDED_BY(mutex);  // in order of lsn
   std::function<void(SpaceUse)> whenFull;       // constant once serving
+  std::function<void(BlockRun)> discard;        // likewise; may be empty
 
   void update(size_t group) REQUIRES(mutex) { tree.set(group, groups[group].longest()); }
   bool inRange(BlockRun run) const {
@@ -251,6 +252,11 @@ void SpaceAllocator::freeAt(BlockRun run, Lsn lsn) {
     return;
   }
   s.busy += run.count.v;
+  if (s.discard && mutantEnabled("space.discard_early")) {
+    lock.unlock();
+    s.discard(run);
+    return;
+  }
   auto at = s.busyRuns.end();
   while (at != s.busyRuns.begin() && std::prev(at)->lsn > lsn) --at;
   s.busyRuns.insert(at, {lsn, run});
@@ -258,14 +264,32 @@ void SpaceAllocator::freeAt(BlockRun run, Lsn lsn) {
 
 void SpaceAllocator::onDurable(Lsn durable) {
   State& s = *state_;
+  std::vector<BlockRun> toDiscard;
   MutexLock lock(s.mutex);
   s.durable = std::max(s.durable, durable);
   while (!s.busyRuns.empty() && s.busyRuns.front().lsn <= s.durable) {
     const BlockRun run = s.busyRuns.front().run;
     s.busyRuns.pop_front();
+    if (s.discard) {
+      toDiscard.push_back(run);
+      continue;
+    }
     s.busy -= run.count.v;
     s.give(run);
   }
+  lock.unlock();
+  for (const BlockRun& run : toDiscard) s.discard(run);
+}
+
+void SpaceAllocator::setDiscard(std::function<void(BlockRun)> discard) {
+  state_->discard = std::move(discard);
+}
+
+void SpaceAllocator::discarded(BlockRun run) {
+  State& s = *state_;
+  MutexLock lock(s.mutex);
+  s.busy -= run.count.v;
+  s.give(run);
 }
 
 SpaceCounts SpaceAllocator::counts() const {

@@ -7,6 +7,7 @@
 #include "checkpointer.h"
 #include "clock.h"
 #include "common/sync_point.h"
+#include "discarder.h"
 #include "volume_settings.h"
 
 namespace ourfs {
@@ -15,6 +16,8 @@ namespace {
 // So many inode numbers are given out before the index hears of it again; a mount skips what is
 // left.
 constexpr uint64_t kInodeBatch = 65536;
+// What an unmount gives to discards that are still to be done.
+constexpr std::chrono::seconds kDiscardPatience{10};
 }  // namespace
 
 Volume::Volume(BlockDevice& device)
@@ -24,10 +27,11 @@ Volume::~Volume() {
   checkpointer_->stop();
   // Nothing new is begun. A flush of the index that is under way may end, with the journal's help:
   // a crash a little later. Its threads call back into what is destroyed below them, the journal's
-  // into space.
+  // into space and discarder.
   log_.reset();
   index_.reset();
   journal_.reset();
+  discarder_.reset();
 }
 
 Status Volume::close() {
@@ -45,6 +49,7 @@ Status Volume::close() {
 
 Status Volume::closeClean() {
   TRY(log_->flush(journal_->head().end, FlushScope::LogAndData));
+  if (discarder_) discarder_->finish(kDiscardPatience);
   if (const Status written = writeSnapshot(); written.errnum() == ENOSPC) {
     spdlog::info("no room for the free-space snapshot: the next mount scans the extents");
   } else {
@@ -63,6 +68,8 @@ Status Volume::closeClean() {
 
 void Volume::whenFull(SpaceUse use) {
   (void)log_->flush(journal_->head().end);
+  // To have the space is worth more than to discard it.
+  if (discarder_) discarder_->drop();
   if (use == SpaceUse::Data) shrinkIndex(true);  // for Metadata, the index is asking itself
 }
 
@@ -70,6 +77,10 @@ void Volume::shrinkIndex(bool hard) {
   const auto runs = index_->shrinkPool(hard);
   if (!runs) return;  // the index has told its failure already
   for (const BlockRun& run : *runs) space_->freeUnstored(run);
+}
+
+DiscardCounters Volume::discards() const {
+  return discarder_ ? discarder_->counters() : DiscardCounters();
 }
 
 void Volume::markChecked() { superblock_.lastChecked = wallClock(); }

@@ -7,6 +7,7 @@
 #include "checkpointer.h"
 #include "clock.h"
 #include "common/codec.h"
+#include "discarder.h"
 #include "fs/volume.h"
 #include "journal_geometry.h"
 #include "journal_reach.h"
@@ -47,7 +48,7 @@ Status Volume::openAll(const OpenOptions& options) {
   if (!looksOnly_) TRY(markDirty());
   TRY(buildFreeMap(options));
   TRY(loadInodeWatermark());
-  TRY(startLog());
+  TRY(startLog(options));
   if (!looksOnly_) TRY(index_->startBackground());
   summary_.totalSeconds = total.seconds();
   return Status::ok();
@@ -138,13 +139,17 @@ Status Volume::markDirty() {
   return store_->store(superblock_);
 }
 
-Status Volume::startLog() {
+Status Volume::startLog(const OpenOptions& how) {
   if (looksOnly_) {
     journal_ = std::make_unique<ReadOnlyJournal>(summary_.replay.end);
     log_ = std::make_unique<TransactionLog>(*journal_, *index_, *space_);
     return Status::ok();
   }
   TRY_ASSIGN(const AppliedPosition persisted, index_->persisted());
+  if (how.discard) {
+    discarder_ = std::make_unique<Discarder>(device_, *space_, superblock_.blockSize, readOnly_);
+    space_->setDiscard([this](BlockRun run) { discarder_->queue(run); });
+  }
   Journal::Options options;
   options.geometry = journalGeometry(superblock_);
   options.generation = superblock_.generation;

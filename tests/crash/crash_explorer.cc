@@ -1,5 +1,6 @@
 #include "crash/crash_explorer.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "fs/check.h"
@@ -16,6 +17,12 @@ FilesystemOptions quietOptions() {
   options.data.writeback.expire = std::chrono::hours(1);
   options.data.writeback.interval = std::chrono::hours(1);
   return options;
+}
+
+OpenOptions openOptions(const ExplorerOptions& options) {
+  OpenOptions open;
+  open.discard = options.discard;
+  return open;
 }
 
 // One recorded history: where it began, what was written, what the model knows.
@@ -38,7 +45,7 @@ History record(const ExplorerOptions& options, uint64_t seed) {
   history.base = memory->clone();
 
   auto device = RecordDevice::wrap(*memory);
-  auto volume = Volume::open(*device, {});
+  auto volume = Volume::open(*device, openOptions(options));
   if (!volume) {
     history.status = volume.status();
     return history;
@@ -103,8 +110,8 @@ std::string requestsBefore(const std::vector<RecordedIo>& log, uint64_t point) {
 }
 
 // Replays, serves, and compares with the model. Empty or what is wrong.
-std::string judgeImage(MemoryDevice& image, const CrashModel& model, uint64_t point,
-                       uint64_t& content) {
+std::string judgeImage(MemoryDevice& image, const ExplorerOptions& options, const CrashModel& model,
+                       uint64_t point, uint64_t& content) {
   CheckOptions look;
   std::string problem;
   look.report = [&](const std::string& line) { problem += (problem.empty() ? "" : "; ") + line; };
@@ -112,7 +119,7 @@ std::string judgeImage(MemoryDevice& image, const CrashModel& model, uint64_t po
   if (!checked) return "fsck -n before mounting: " + checked.status().message();
   if (!checked->clean()) return "fsck -n before mounting: " + problem;
 
-  auto volume = Volume::open(image, {});
+  auto volume = Volume::open(image, openOptions(options));
   if (!volume) return "mount: " + volume.status().message();
   {
     auto filesystem = Filesystem::start(**volume, quietOptions());
@@ -135,13 +142,14 @@ std::string judgeImage(MemoryDevice& image, const CrashModel& model, uint64_t po
 
 // Crashes while the image is being recovered: a mount is recorded, and cut at a random point.
 std::unique_ptr<MemoryDevice> crashInRecovery(std::unique_ptr<MemoryDevice> image,
+                                              const ExplorerOptions& options,
                                               std::mt19937_64& random) {
   auto base = image->clone();
   std::vector<RecordedIo> log;
   uint64_t end = 0;
   {
     auto device = RecordDevice::wrap(*image);
-    auto volume = Volume::open(*device, {});
+    auto volume = Volume::open(*device, openOptions(options));
     if (volume) {
       auto filesystem = Filesystem::start(**volume, quietOptions());
       if (filesystem && random() % 2 == 0) (void)(*filesystem)->stop();
@@ -172,6 +180,9 @@ ExplorerResult explore(const ExplorerOptions& options) {
       if (result.violations >= options.stopAfterViolations) return result;
       continue;
     }
+    result.discards += static_cast<uint64_t>(
+        std::count_if(history.log.begin(), history.log.end(),
+                      [](const RecordedIo& io) { return io.op == IoOp::Discard; }));
     std::mt19937_64 random(seed * 7919);
     for (int s = 0; s < (only ? 1 : options.statesPerWorkload); ++s) {
       uint64_t point = only ? onlyPoint : 1 + random() % history.end;
@@ -179,11 +190,11 @@ ExplorerResult explore(const ExplorerOptions& options) {
       auto image = crashImage(*history.base, history.log, point, chooser(choice));
       std::mt19937_64 nested(choice);
       for (int depth = 0; options.recoveryCrashes && depth < 3 && nested() % 10 == 0; ++depth)
-        image = crashInRecovery(std::move(image), nested);
+        image = crashInRecovery(std::move(image), options, nested);
       ++result.states;
       images.insert(point * 0x9e3779b97f4a7c15ull ^ choice);
       uint64_t content = 0;
-      std::string wrong = judgeImage(*image, history.model, point, content);
+      std::string wrong = judgeImage(*image, options, history.model, point, content);
       contents.insert(content);
       if (!wrong.empty()) {
         ++result.violations;

@@ -26,6 +26,7 @@ struct ExplorerOptions {
   uint32_t blockSize = 4096;
   ByteCount volumeSize{32 * MiB};
   ByteCount ballast{0};
+  bool discard = false;  // every mount has the option
   bool recoveryCrashes = true;
   uint64_t stopAfterViolations = 1;
 };
@@ -35,7 +36,8 @@ struct ExplorerResult {
   uint64_t distinct = 0;  // by a hash of the recovered content
   uint64_t images = 0;    // distinct by a hash of the crash image's volatile choice
   uint64_t violations = 0;
-  std::string first;  // the first violation, with its name
+  uint64_t discards = 0;  // in the histories
+  std::string first;      // the first violation, with its name
 };
 
 ExplorerResult explore(const ExplorerOptions& options);

@@ -65,10 +65,24 @@ TEST(CrashTest, ALogThatGoesRoundTheRingKeepsThePromises) {
   EXPECT_EQ(result.violations, 0u) << result.first;
 }
 
+// What is discarded reads as poison.
+TEST(CrashTest, DiscardedSpaceKeepsThePromises) {
+  ExplorerOptions options;
+  options.seed = seedFromEnvironment();
+  options.discard = true;
+  options.workloads = sanitized() ? 1 : 6;
+  options.statesPerWorkload = sanitized() ? 10 : 50;
+  ExplorerResult result = explore(options);
+  report("discard", options.seed, result);
+  EXPECT_EQ(result.violations, 0u) << result.first;
+  EXPECT_GT(result.discards, 10u);
+}
+
 // Each rule, switched off, must be noticed: the same workloads, the same oracle.
 struct Mutant {
   const char* name;
   bool roundTheRing;
+  bool discard;
 };
 class CrashMutantTest : public testing::TestWithParam<Mutant> {};
 
@@ -80,6 +94,7 @@ TEST_P(CrashMutantTest, IsCaught) {
   options.workloads = 300;  // most are caught in the first ten
   options.statesPerWorkload = 40;
   options.roundTheRing = GetParam().roundTheRing;
+  options.discard = GetParam().discard;
   if (options.roundTheRing) options.operations = 700;
   ExplorerResult result = explore(options);
   report(GetParam().name, options.seed, result);
@@ -90,10 +105,11 @@ TEST_P(CrashMutantTest, IsCaught) {
 void PrintTo(const Mutant& mutant, std::ostream* to) { *to << mutant.name; }
 
 INSTANTIATE_TEST_SUITE_P(Rules, CrashMutantTest,
-                         testing::Values(Mutant{"index.no_persist_hook", false},
-                                         Mutant{"journal.one_flush", false},
-                                         Mutant{"journal.advance_tail_early", true},
-                                         Mutant{"space.reuse_freed_early", false}),
+                         testing::Values(Mutant{"index.no_persist_hook", false, false},
+                                         Mutant{"journal.one_flush", false, false},
+                                         Mutant{"journal.advance_tail_early", true, false},
+                                         Mutant{"space.reuse_freed_early", false, false},
+                                         Mutant{"space.discard_early", false, true}),
                          [](const auto& param) {
                            std::string name = param.param.name;
                            for (char& c : name)

@@ -38,6 +38,9 @@ TEST(MountOptionsTest, EachFlagSetsWhatItNames) {
        [](const MountOptions& o) { return !o.writebackCache; }},
       {"ro,norecovery", [](const MountOptions& o) { return o.noRecovery; }},
       {"foreground", [](const MountOptions& o) { return o.foreground; }},
+      {"", [](const MountOptions& o) { return !o.discard; }},
+      {"discard", [](const MountOptions& o) { return o.discard; }},
+      {"discard,nodiscard", [](const MountOptions& o) { return !o.discard; }},
       {"remount", [](const MountOptions& o) { return o.remount; }},
       {"cache_size=64M,dirty_limit=16M,dirty_background=4M",
        [](const MountOptions& o) {
@@ -70,7 +73,7 @@ TEST(MountOptionsTest, BadOptionsAreNamedInOneLine) {
       {"nonsense", "nonsense"},
       {"nonsense=1", "nonsense=1"},
       {"rw=1", "rw=1"},
-      {"discard", "discard"},
+      {"discard=async", "discard=async"},
       {"quota", "quota"},
       {"commit=0", "commit=0"},
       {"commit=x", "commit=x"},

@@ -6,7 +6,8 @@
 //      durable yet).
 //   2. reserved <= free - metadataReserve: what write() was promised can always be allocated.
 //   3. A busy block is never handed out. It becomes free in onDurable(lsn) of its transaction, not
-//      before. Mutant space.reuse_freed_early hands it out at once.
+//      before; where freed blocks are discarded, in discarded(), still later. Mutant
+//      space.reuse_freed_early hands it out at once.
 //
 // Bitmaps per AllocationGroup (memory: one bit per block plus a few counters per group), next-fit
 // with a hint, contiguous runs preferred, down to single blocks. Threads: any; one mutex, innermost
@@ -37,7 +38,8 @@ struct SpaceCounts {
   BlockCount busy;
   BlockCount reserved;  // promised to delayed allocation (part of free)
   BlockCount metadataReserve;
-  // What a writer can still get; busy blocks count (they are free after the next commit).
+  // What a writer can still get; busy blocks count (they are free after the next commit, or once
+  // whenFull has seen to it).
   BlockCount available() const;
 };
 
@@ -54,7 +56,7 @@ class SpaceAllocator {
   // blocks.
   Status reserve(BlockCount count);
   void unreserve(BlockCount count);
-  // Called without locks when reserve or allocate would fail: flush the journal.
+  // Called without locks when reserve or allocate would fail: flush the journal, await discards.
   // The index gives back what it does not need, unless it is who asks.
   void setWhenFull(std::function<void(SpaceUse)> whenFull);
 
@@ -71,6 +73,12 @@ class SpaceAllocator {
   void onDurable(Lsn durable);
 
   SpaceCounts counts() const;
+  // With `discard`, blocks whose transaction is durable stay busy and are handed to it; whoever has
+  // them answers with discarded(). Called without the mutex, perhaps under the log lock; must not
+  // wait. Set before the first freeAt.
+  void setDiscard(std::function<void(BlockRun)> discard);
+  void discarded(BlockRun run);
+
   // All free runs, in order; what is not named is used or busy (fsck, snapshot). `each` must not
   // call back.
   void forEachFree(const std::function<void(BlockRun)>& each) const;

@@ -32,6 +32,7 @@ struct OpenOptions {
   // every block that anybody claims as used, but for extents that lie outside. A journal that has
   // lost records is reported in the summary and, unless readOnly, begun anew.
   bool forCheck = false;
+  bool discard = false;  // freed space is given back to the device
   ByteCount blockCache{32 * MiB};
 };
 
@@ -41,6 +42,11 @@ struct MountSummary {  // what mount prints
   double replaySeconds = 0, scanSeconds = 0, totalSeconds = 0;
   bool snapshotUsed = false;  // the free map came from the snapshot
   uint64_t extents = 0;
+};
+
+struct DiscardCounters {
+  uint64_t discards = 0, bytes = 0;  // done
+  uint64_t errors = 0;
 };
 
 class Volume {
@@ -61,6 +67,7 @@ class Volume {
   SpaceAllocator& space() { return *space_; }
   bool readOnly() const { return readOnly_.load(std::memory_order_acquire); }
   const MountSummary& summary() const { return summary_; }
+  DiscardCounters discards() const;
 
   // Fail-stop: read-only from now on, every later fsync fails, logged once. Not under the log lock.
   void failStop(const Status& why);
@@ -79,6 +86,7 @@ class Volume {
 
  private:
   struct Checkpointer;
+  class Discarder;
   explicit Volume(BlockDevice& device);
 
   // Mounting, in this order.
@@ -88,7 +96,7 @@ class Volume {
   Status replayAll(const OpenOptions& options);
   Status markDirty();
   Status buildFreeMap(const OpenOptions& options);
-  Status startLog();
+  Status startLog(const OpenOptions& how);
   void whenFull(SpaceUse use);
   void shrinkIndex(bool hard);  // and give its space to the allocator
   Status loadInodeWatermark();
@@ -125,6 +133,7 @@ class Volume {
 
   // Destroyed in the order that ~Volume says.
   std::unique_ptr<SpaceAllocator> space_;
+  std::unique_ptr<Discarder> discarder_;  // null: freed space is not discarded
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Index> index_;
   std::unique_ptr<TransactionLog> log_;

@@ -63,6 +63,8 @@ constexpr Flag kFlags[] = {
     {"writeback_cache", [](MountOptions& o) { o.writebackCache = true; }},
     {"no_writeback_cache", [](MountOptions& o) { o.writebackCache = false; }},
     {"norecovery", [](MountOptions& o) { o.noRecovery = true; }},
+    {"discard", [](MountOptions& o) { o.discard = true; }},
+    {"nodiscard", [](MountOptions& o) { o.discard = false; }},
     {"foreground", [](MountOptions& o) { o.foreground = true; }},
 };
 
