@@ -91,9 +91,9 @@ TEST_F(IndexSpaceTest, WhatDeletesHaveEmptiedIsGivenBack) {
       for (uint64_t i = n; i < n + 10; ++i) batch.put(numberKey(i), random_.bytes(100));
       ASSERT_OK(commit(*index, batch, ++position_));
     }
+    eraseAll(*index, kCount);
     const uint64_t full = blocksOf(index->ownedBlocks());
     ASSERT_GT(full * 4096, 7 * MiB);
-    eraseAll(*index, kCount);
     auto shrunk = index->shrinkPool(true);
     ASSERT_OK(shrunk);
     const std::vector<BlockRun> given = *shrunk;
