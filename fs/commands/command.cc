@@ -90,7 +90,16 @@ Status checkNotMounted(const std::string& source) {
   struct stat st {};
   if (stat(source.c_str(), &st) != 0) return Status::error(errno, source + ": " + errnoText(errno));
   std::string where = S_ISBLK(st.st_mode) ? kernelMountOf(st.st_rdev) : "";
-  if (where.empty()) where = daemonMountOf(st.st_dev, st.st_ino);
+  if (where.empty()) {
+    where = daemonMountOf(st.st_dev, st.st_ino);
+    // A daemon whose mount is gone (or in another namespace, which umount does not wait for) is
+    // about to close the volume: whoever opens it waits for the lock.
+    struct stat point {
+    }, parent{};
+    if (!where.empty() && stat(where.c_str(), &point) == 0 &&
+        stat((where + "/..").c_str(), &parent) == 0 && point.st_dev == parent.st_dev)
+      where.clear();
+  }
   if (where.empty()) return Status::ok();
   return Status::error(EBUSY, source + " is in use: mounted on " + where + "; unmount it first");
 }
