@@ -76,8 +76,8 @@ TEST_F(IndexFaultTest, AFailingHookKeepsTheManifestFromTheDevice) {
   ASSERT_OK(index->apply(batch(0), {Lsn(1), 1}));
   fails = true;
   EXPECT_FALSE(index->flush().isOk());
-  EXPECT_EQ(failures, 1);
   index.reset();
+  EXPECT_EQ(failures, 1);
   index = volume_.open();
   ASSERT_NE(index, nullptr);
   EXPECT_EQ(index->applied(), AppliedPosition{});
