@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <cstdlib>
 #include <map>
 #include <set>
 #include <vector>
@@ -274,23 +274,21 @@ TEST(SpaceModelTest, AVolumeFragmentedToSingleBlocksCanBeFilledToTheLastOne) {
   EXPECT_EQ(space.counts().free, BlockCount(0));
 }
 
-TEST(SpaceSpeedTest, AMillionSingleBlocksOfAFragmentedVolumeTakeNoLongerThanLinearTime) {
+// No figure is judged here; a search that started over each time would take minutes.
+TEST(SpaceModelTest, SingleBlocksOfAHugeFragmentedVolumeAreFoundOneAfterTheOther) {
   constexpr uint64_t kBlocks = 25ull * 1024 * 1024;  // 100 GiB of 4 KiB
+  const int rounds = std::getenv("OURFS_SANITIZED") != nullptr ? 20'000 : 1'000'000;
   SpaceAllocator space(BlockNo(0), BlockNo(kBlocks), BlockCount(0));
   for (uint64_t b = 0; b < kBlocks; b += 8) ASSERT_TRUE(space.markUsed(run(b, 5)));
-  const auto started = std::chrono::steady_clock::now();
   uint64_t got = 0;
-  for (int i = 0; i < 1'000'000; ++i) {
+  for (int i = 0; i < rounds; ++i) {
     auto r =
         space.allocate(BlockCount(i % 2 == 0 ? 1 : 64), BlockNo(i % 3 == 0 ? 12345 : 0), false);
     ASSERT_TRUE(r.isOk());
     got += r->count.v;
   }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
-  EXPECT_GE(got, 1'000'000u);
-  // About a second where it was written; a search that starts over each time takes minutes.
-  EXPECT_LT(took.count(), 20.0);
-  std::cout << "1e6 allocations: " << took.count() << " s" << std::endl;
+  EXPECT_GE(got, static_cast<uint64_t>(rounds));
+  EXPECT_EQ(space.counts().free.v + got, kBlocks / 8 * 3);
 }
 
 }  // namespace
