@@ -95,8 +95,7 @@ bool RocksIndex::squeeze() {
   if (failed_) return false;
   if (admissible()) return true;
   if (flushes_ == squeezedAt_) return false;  // nothing has come since
-  (void)db_->CompactRange(rocksdb::CompactRangeOptions(), nullptr, nullptr);  // its errors: failed_
-  squeezedAt_ = flushes_;
+  compactAll();
   return awaitCompaction([this] { return admissible(); });
 }
 
@@ -265,17 +264,22 @@ Status RocksIndex::growPool() {
   return Status::ok();
 }
 
-// What deletes leave behind is in the way of a writer now, not when RocksDB next comes by.
-void RocksIndex::compactDeletes() {
-  if (deletes_ < kWorthCompacting || !flush()) return;
-  if (footprint_.used() > kQuicklyCompacted) {  // RocksDB has been told by the tables' tombstones
-    backlog_.await([this] { return !failed_ && compacting(); }, kFlushWait);
-    return;
-  }
-  MutexLock l(squeeze_);
-  if (deletes_.exchange(0) < kWorthCompacting || failed_) return;
+void RocksIndex::compactAll() {
   (void)db_->CompactRange(rocksdb::CompactRangeOptions(), nullptr, nullptr);  // its errors: failed_
   squeezedAt_ = flushes_;
+}
+
+// What deletes leave behind is in the way of a writer now, not when RocksDB next comes by. Once for
+// the same deletes, however many writers find no space.
+void RocksIndex::compactDeletes() {
+  MutexLock l(squeeze_);
+  if (failed_ || deletes_ < kWorthCompacting || !flush()) return;
+  deletes_ = 0;
+  if (footprint_.used() <= kQuicklyCompacted) {
+    compactAll();
+  } else {  // RocksDB has been told by the tables' tombstones
+    backlog_.await([this] { return !failed_ && compacting(); }, kFlushWait);
+  }
 }
 
 Result<std::vector<BlockRun>> RocksIndex::shrinkPool(bool hard) {
@@ -295,6 +299,7 @@ Result<std::vector<BlockRun>> RocksIndex::shrinkPool(bool hard) {
     for (const BlockRun& run : runs) pool_->add(run);
     return std::vector<BlockRun>();
   }
+  if (mutantEnabled("index.shrink_before_sync")) return runs;
   if (done) done = table_->sync();
   if (!done) {
     fail(done);

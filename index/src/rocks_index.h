@@ -57,6 +57,7 @@ class RocksIndex : public Index {
   // Waits until `enough`, but not without a compaction from which it can come.
   bool awaitCompaction(const std::function<bool()>& enough);
   bool squeeze() EXCLUDES(squeeze_);
+  void compactAll() REQUIRES(squeeze_);
   void compactDeletes() EXCLUDES(squeeze_);
   Status takeForPool(ByteCount wanted);
 
