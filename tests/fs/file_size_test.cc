@@ -16,6 +16,13 @@ class FileSizeTest : public FilesystemTest {
     write(*handle, size - 1, "z");
     return handle;
   }
+  // From `from` to behind the end.
+  void clear(OpenFile& handle, int how, uint64_t from) {
+    EXPECT_EQ(
+        fs_->fallocate(handle, FALLOC_FL_KEEP_SIZE | how, FileOffset(from), ByteCount(64 * KiB))
+            .errnum(),
+        0);
+  }
   void fsyncAndCrash(OpenFilePtr handle) {
     EXPECT_EQ(fs_->fsync(*handle, true).errnum(), 0);
     handle.reset();
@@ -37,30 +44,21 @@ class FileSizeTest : public FilesystemTest {
 
 TEST_F(FileSizeTest, IsStoredWhenTheDirtyEndIsPunchedOut) {
   OpenFilePtr handle = make(8704);
-  ASSERT_EQ(fs_->fallocate(*handle, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, FileOffset(4096),
-                           ByteCount(64 * KiB))
-                .errnum(),
-            0);
+  clear(*handle, FALLOC_FL_PUNCH_HOLE, 4096);
   fsyncAndCrash(std::move(handle));
   expectContent(8704, 4096);
 }
 
 TEST_F(FileSizeTest, IsStoredWhenAllDirtyDataIsPunchedOut) {
   OpenFilePtr handle = make(8192);
-  ASSERT_EQ(fs_->fallocate(*handle, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, FileOffset(0),
-                           ByteCount(64 * KiB))
-                .errnum(),
-            0);
+  clear(*handle, FALLOC_FL_PUNCH_HOLE, 0);
   fsyncAndCrash(std::move(handle));
   expectContent(8192, 0);
 }
 
 TEST_F(FileSizeTest, IsStoredWhenTheDirtyEndBecomesZeroes) {
   OpenFilePtr handle = make(40 * KiB);
-  ASSERT_EQ(fs_->fallocate(*handle, FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE, FileOffset(8192),
-                           ByteCount(64 * KiB))
-                .errnum(),
-            0);
+  clear(*handle, FALLOC_FL_ZERO_RANGE, 8192);
   fsyncAndCrash(std::move(handle));
   expectContent(40 * KiB, 8192);
 }
@@ -76,10 +74,7 @@ TEST_F(FileSizeTest, IsStoredWhenTheFileIsCutInAHoleBehindItsDirtyData) {
 
 TEST_F(FileSizeTest, SurvivesUnmountWithoutFsyncWhenTheDirtyEndIsPunchedOut) {
   OpenFilePtr handle = make(8704);
-  ASSERT_EQ(fs_->fallocate(*handle, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, FileOffset(0),
-                           ByteCount(64 * KiB))
-                .errnum(),
-            0);
+  clear(*handle, FALLOC_FL_PUNCH_HOLE, 0);
   fs_->release(std::move(handle));
   unmountClean();
   mount();
