@@ -410,7 +410,7 @@ TEST_F(FuseSessionTest, DestroyWaitsForRequestsInWorkAndIsAnsweredWhenClosed) {
 
 TEST_F(FuseSessionTest, ManyRequestsAtOnceAreServedWhileSomeWait) {
   FuseSessionOptions options;
-  options.idleThreads = 1;
+  options.idleThreads = options.keptThreads = 1;
   options.maxThreads = 8;
   serveAndInit(options);
   Opened file = create("file");
@@ -430,7 +430,7 @@ TEST_F(FuseSessionTest, ManyRequestsAtOnceAreServedWhileSomeWait) {
 
 TEST_F(FuseSessionTest, ThreadsThatEndAreNotTakenForReaders) {
   FuseSessionOptions options;
-  options.idleThreads = 1;
+  options.idleThreads = options.keptThreads = 1;
   serveAndInit(options);
   auto& points = SyncPoints::instance();
   constexpr int kBusy = 4;

@@ -40,8 +40,10 @@ MappingCounters& FileData::counters() { return state_->counters; }
 
 Result<std::shared_ptr<Mapping>> FileData::mappingOf(Inode& inode) {
   std::shared_ptr<FileMapping> mapping;
+  bool hasExtents = false;
   {
     MutexLock attr(inode.attrMutex);
+    hasExtents = inode.record.blocks != 0;
     if ((inode.record.mode & S_IFMT) != S_IFREG) return Status::error(EINVAL);
     if (!inode.mapping) {
       auto fresh = std::make_shared<FileMapping>(inode.ino, state_->blockSize, state_->pool,
@@ -61,8 +63,7 @@ Result<std::shared_ptr<Mapping>> FileData::mappingOf(Inode& inode) {
   mapping->owner = owner;
   std::vector<Extent> stored;
   Status bad;
-  std::string prefix = extentPrefix(inode.ino);
-  TRY(state_->volume.index().scan(prefix, prefixEnd(prefix), [&](auto key, auto value) {
+  auto take = [&](auto key, auto value) {
     auto parsed = parseKey(key);
     auto record = parsed ? decodeExtent(inode.ino, FileOffset(parsed->number), value)
                          : Result<ExtentRecord>(parsed.status());
@@ -76,7 +77,10 @@ Result<std::shared_ptr<Mapping>> FileData::mappingOf(Inode& inode) {
          record->state == StoredExtentState::Mapped ? ExtentState::Mapped : ExtentState::Unwritten,
          true});
     return true;
-  }));
+  };
+  std::string prefix = extentPrefix(inode.ino);
+  // An empty file is not looked for: a scan costs as much as the rest of its removal.
+  if (hasExtents) TRY(state_->volume.index().scan(prefix, prefixEnd(prefix), take));
   TRY(bad);
   for (size_t i = 1; i < stored.size(); ++i) {
     if (stored[i].offset < stored[i - 1].end())

@@ -209,9 +209,10 @@ Status FileData::fallocate(Inode& inode, int mode, FileOffset pos, ByteCount len
 
 Status FileData::reclaim(Inode& inode) {
   State& s = *state_;
-  bool regular = false;
+  bool regular = false, hasXattrs = false;
   {
     MutexLock attr(inode.attrMutex);
+    hasXattrs = inode.record.flags & kInodeHasXattr;
     regular = (inode.record.mode & S_IFMT) == S_IFREG;
   }
   ExclusiveLock lock(inode.lock);
@@ -231,14 +232,15 @@ Status FileData::reclaim(Inode& inode) {
     Transaction t;
     size_t steps = 0;
     more = false;
-    TRY(s.volume.index().scan(prefix, prefixEnd(prefix), [&](auto key, auto) {
+    auto erase = [&](auto key, auto) {
       if (++steps > 64) {
         more = true;
         return false;
       }
       t.erase(std::string(key));
       return true;
-    }));
+    };
+    if (hasXattrs) TRY(s.volume.index().scan(prefix, prefixEnd(prefix), erase));
     MutexLock attr(inode.attrMutex);
     if (!more) {
       t.erase(inodeKey(inode.ino));

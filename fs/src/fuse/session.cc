@@ -34,7 +34,8 @@ class Session : public FuseSession {
           std::function<void()> onDestroy)
       : fd_(fd),
         idleThreads_(std::max(1u, options.idleThreads)),
-        maxThreads_(std::max(options.maxThreads, options.idleThreads)),
+        keptThreads_(std::max(options.keptThreads, idleThreads_)),
+        maxThreads_(std::max(options.maxThreads, keptThreads_)),
         connection_(fd, filesystem, options),
         onDestroy_(std::move(onDestroy)) {}
   ~Session() override { stop(); }
@@ -239,7 +240,7 @@ class Session : public FuseSession {
     left();
     unsigned others = idle_.load();
     do {
-      if (others >= idleThreads_) return false;
+      if (others >= keptThreads_) return false;
     } while (!idle_.compare_exchange_weak(others, others + 1));
     self.idle = true;
     return true;
@@ -253,7 +254,7 @@ class Session : public FuseSession {
   }
 
   const int fd_;
-  const unsigned idleThreads_, maxThreads_;
+  const unsigned idleThreads_, keptThreads_, maxThreads_;
   Connection connection_;
   const std::function<void()> onDestroy_;
   std::atomic<bool> ending_{false};
