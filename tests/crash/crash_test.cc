@@ -6,6 +6,7 @@
 
 #include "common/sync_point.h"
 #include "crash/crash_explorer.h"
+#include "rounds.h"
 
 namespace ourfs::crash {
 namespace {
@@ -14,11 +15,6 @@ uint64_t seedFromEnvironment() {
   if (const char* given = std::getenv("OURFS_SEED")) return std::strtoull(given, nullptr, 10);
   return static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) %
          1000000007;
-}
-bool sanitized() { return std::getenv("OURFS_SANITIZED") != nullptr; }
-bool full() {
-  const char* value = std::getenv("OURFS_FULL");
-  return value && std::string(value) == "1";
 }
 
 void report(const char* what, uint64_t seed, const ExplorerResult& result) {
@@ -31,13 +27,13 @@ void report(const char* what, uint64_t seed, const ExplorerResult& result) {
 TEST(CrashTest, EveryStateOfRandomWorkloadsKeepsThePromises) {
   ExplorerOptions options;
   options.seed = seedFromEnvironment();
-  options.workloads = sanitized() ? 2 : full() ? 400 : 24;
-  options.statesPerWorkload = sanitized() ? 20 : 100;
+  options.workloads = test::sanitized() ? 2 : test::fullRun() ? 400 : 24;
+  options.statesPerWorkload = test::sanitized() ? 20 : 100;
   ExplorerResult result = explore(options);
   report("states", options.seed, result);
   EXPECT_EQ(result.violations, 0u) << result.first;
   EXPECT_EQ(result.images, result.states);
-  EXPECT_GT(result.states, sanitized() ? 30u : 2000u);
+  EXPECT_GT(result.states, test::sanitized() ? 30u : 2000u);
 }
 
 TEST(CrashTest, SmallAndLargeBlocksKeepThePromises) {
@@ -45,8 +41,8 @@ TEST(CrashTest, SmallAndLargeBlocksKeepThePromises) {
     ExplorerOptions options;
     options.seed = seedFromEnvironment();
     options.blockSize = blockSize;
-    options.workloads = sanitized() ? 1 : 3;
-    options.statesPerWorkload = sanitized() ? 10 : 50;
+    options.workloads = test::sanitized() ? 1 : 3;
+    options.statesPerWorkload = test::sanitized() ? 10 : 50;
     ExplorerResult result = explore(options);
     report("block size", options.seed, result);
     EXPECT_EQ(result.violations, 0u) << "block size " << blockSize << ": " << result.first;
@@ -58,8 +54,8 @@ TEST(CrashTest, ALogThatGoesRoundTheRingKeepsThePromises) {
   options.seed = seedFromEnvironment();
   options.roundTheRing = true;
   options.operations = 700;
-  options.workloads = sanitized() ? 1 : 3;
-  options.statesPerWorkload = sanitized() ? 5 : 50;
+  options.workloads = test::sanitized() ? 1 : 3;
+  options.statesPerWorkload = test::sanitized() ? 5 : 50;
   ExplorerResult result = explore(options);
   report("round the ring", options.seed, result);
   EXPECT_EQ(result.violations, 0u) << result.first;
@@ -70,12 +66,12 @@ TEST(CrashTest, DiscardedSpaceKeepsThePromises) {
   ExplorerOptions options;
   options.seed = seedFromEnvironment();
   options.discard = true;
-  options.workloads = sanitized() ? 1 : 6;
-  options.statesPerWorkload = sanitized() ? 10 : 50;
+  options.workloads = test::sanitized() ? 1 : 6;
+  options.statesPerWorkload = test::sanitized() ? 10 : 50;
   ExplorerResult result = explore(options);
   report("discard", options.seed, result);
   EXPECT_EQ(result.violations, 0u) << result.first;
-  if (!sanitized()) {
+  if (!test::sanitized()) {
     EXPECT_GT(result.discards, 10u);
   }
 }
@@ -89,7 +85,7 @@ struct Mutant {
 class CrashMutantTest : public testing::TestWithParam<Mutant> {};
 
 TEST_P(CrashMutantTest, IsCaught) {
-  if (sanitized()) GTEST_SKIP() << "mutants are judged in the plain build";
+  if (test::sanitized()) GTEST_SKIP() << "mutants are judged in the plain build";
   ScopedMutant mutant(GetParam().name);
   ExplorerOptions options;
   options.seed = seedFromEnvironment();

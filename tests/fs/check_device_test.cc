@@ -7,6 +7,7 @@
 #include "block/fault_device.h"
 #include "check_fixture.h"
 #include "journal/format.h"
+#include "rounds.h"
 
 namespace ourfs::test {
 namespace {
@@ -256,7 +257,8 @@ TEST_F(CheckDeviceTest, AnInterruptedFsckCanBeRunAgain) {
   });
   const auto damaged = device_->clone();
   bool finished = false;
-  for (uint64_t writes = 0; !finished && writes < 200; writes += writes < 6 ? 1 : 11) {
+  const uint64_t step = test::shortened() ? 40 : 11;
+  for (uint64_t writes = 0; !finished && writes < 200; writes += writes < 6 ? 1 : step) {
     device_ = damaged->clone();
     auto faulty = FaultDevice::wrap(*device_);
     FaultRule rule;

@@ -10,6 +10,7 @@
 
 #include "common/sync_point.h"
 #include "iomap/random_seed.h"
+#include "rounds.h"
 
 namespace ourfs {
 namespace {
@@ -276,18 +277,18 @@ TEST(SpaceModelTest, AVolumeFragmentedToSingleBlocksCanBeFilledToTheLastOne) {
 
 // No figure is judged here; a search that started over each time would take minutes.
 TEST(SpaceModelTest, SingleBlocksOfAHugeFragmentedVolumeAreFoundOneAfterTheOther) {
-  constexpr uint64_t kBlocks = 25ull * 1024 * 1024;  // 100 GiB of 4 KiB
-  const int rounds = std::getenv("OURFS_SANITIZED") != nullptr ? 20'000 : 1'000'000;
+  const uint64_t kBlocks = test::rounds(25ull * 1024 * 1024);  // 100 GiB of 4 KiB
+  const int kRounds = test::rounds(test::rounds(1'000'000));
   SpaceAllocator space(BlockNo(0), BlockNo(kBlocks), BlockCount(0));
   for (uint64_t b = 0; b < kBlocks; b += 8) ASSERT_TRUE(space.markUsed(run(b, 5)));
   uint64_t got = 0;
-  for (int i = 0; i < rounds; ++i) {
+  for (int i = 0; i < kRounds; ++i) {
     auto r =
         space.allocate(BlockCount(i % 2 == 0 ? 1 : 64), BlockNo(i % 3 == 0 ? 12345 : 0), false);
     ASSERT_TRUE(r.isOk());
     got += r->count.v;
   }
-  EXPECT_GE(got, static_cast<uint64_t>(rounds));
+  EXPECT_GE(got, static_cast<uint64_t>(kRounds));
   EXPECT_EQ(space.counts().free.v + got, kBlocks / 8 * 3);
 }
 

@@ -16,6 +16,7 @@
 #include "common/codec.h"
 #include "common/sync_point.h"
 #include "iomap/random_seed.h"
+#include "rounds.h"
 
 namespace ourfs {
 namespace {
@@ -255,7 +256,7 @@ TEST_F(SuperblockStoreTest, ChangesWhileAWriteIsOnItsWayDoNotReachTheDisk) {
 TEST_F(SuperblockStoreTest, TenThousandMutatedSlotsGiveAnErrorOrTheOtherSlot) {
   test::Random rnd(test::randomSeed("superblock mutations"));
   const std::string good = encodeSuperblock(superblock_);
-  for (int i = 0; i < 10000; ++i) {
+  for (int i = 0; i < test::rounds(10000); ++i) {
     std::string bytes = good;
     for (uint64_t n = rnd.between(1, 8); n > 0; --n) {
       bytes[rnd.oneIn(2) ? rnd.below(280) : rnd.below(4096)] = static_cast<char>(rnd.below(256));

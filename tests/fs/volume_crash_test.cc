@@ -14,6 +14,7 @@
 
 #include "block/record_device.h"
 #include "iomap/random_seed.h"
+#include "rounds.h"
 #include "volume_fixture.h"
 
 namespace ourfs {
@@ -256,7 +257,7 @@ constexpr Workload::Mix kBusy{80, 3, 15};
 
 TEST_F(VolumeCrashTest, EveryCrashStateHoldsAPrefixWithAllThatWasAcknowledged) {
   const uint64_t seed = test::randomSeed("volume crash");
-  for (uint64_t round = 0; round < 4 && !HasFailure(); ++round) {
+  for (uint64_t round = 0; round < test::rounds(uint64_t{4}) && !HasFailure(); ++round) {
     EXPECT_EQ(explore(seed + 2 * round, kBusy, 45), "");
   }
 }

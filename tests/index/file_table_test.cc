@@ -7,6 +7,7 @@
 #include "common/checksum.h"
 #include "crash_points.h"
 #include "index_fixture.h"
+#include "rounds.h"
 
 namespace ourfs {
 namespace {
@@ -204,7 +205,7 @@ TEST_F(FileTableTest, MutatedBytesAreAnOldStateOrAnErrorButNeverACrash) {
     states.push_back(describe(*table));
   }
   int refused = 0;
-  for (int i = 0; i < 10000; ++i) {
+  for (int i = 0; i < test::rounds(10000); ++i) {
     std::vector<std::byte> sector(4096);
     const uint64_t place = random_.below(2 * kSlot / 4096) * 4096;
     expectOk(device_->read(DeviceOffset(kTableAt + place), sector));
@@ -225,7 +226,7 @@ TEST_F(FileTableTest, MutatedBytesAreAnOldStateOrAnErrorButNeverACrash) {
     }
     expectOk(device_->write(DeviceOffset(kTableAt + place), before));
   }
-  EXPECT_GT(refused, 100);
+  EXPECT_GT(refused, test::rounds(100));
 }
 
 TEST_F(FileTableTest, WrongFieldsUnderARightChecksumAreRefused) {
@@ -243,7 +244,7 @@ TEST_F(FileTableTest, WrongFieldsUnderARightChecksumAreRefused) {
   }
   const std::vector<std::byte> good = slot;
   const uint64_t length = sizeof header + header.bodyLength;
-  for (int i = 0; i < 10000; ++i) {
+  for (int i = 0; i < test::rounds(10000); ++i) {
     slot = good;
     for (uint64_t n = 1 + random_.below(3); n > 0; --n) {
       slot[8 + random_.below(length - 8)] = static_cast<std::byte>(random_.below(256));

@@ -5,6 +5,7 @@
 #include "../../index/src/index_file_system.h"
 #include "crash_points.h"
 #include "index_fixture.h"
+#include "rounds.h"
 
 namespace ourfs {
 namespace {
@@ -160,7 +161,7 @@ TEST_F(IndexCrashTest, AnyCrashLeavesAPrefixBetweenTheFlushedAndTheConfirmed) {
   run.work(3, 4000);
   if (HasFatalFailure()) return;
   std::set<uint64_t> positions;
-  for (int i = 0; i < 120; ++i) {
+  for (int i = 0; i < test::rounds(120); ++i) {
     const uint64_t point = random.below(run.end() + 1);
     auto image = run.crash(point, random);
     ASSERT_TRUE(tableIsIntact(*image, run.volume().geometry)) << "at " << point;

@@ -2,6 +2,7 @@
 #include "../../index/src/file_table.h"
 #include "block/fault_device.h"
 #include "index_fixture.h"
+#include "rounds.h"
 
 namespace ourfs {
 namespace {
@@ -27,7 +28,7 @@ class IndexFaultTest : public IndexTest {
 
 TEST_F(IndexFaultTest, AnyWriteErrorIsFailStopAndLosesNothingThatWasPersisted) {
   SCOPED_TRACE(random_.trace());
-  for (int round = 0; round < 6; ++round) {
+  for (int round = 0; round < std::max(3, test::rounds(6)); ++round) {
     auto faults = FaultDevice::wrap(*volume_.device);
     IndexOptions o = volume_.options();
     std::atomic<int> failures = 0;

@@ -8,9 +8,6 @@
 
 namespace ourfs::test {
 
-// Sanitizers make everything ten times slower: so many times less is done under them.
-inline const int kSlowdown = std::getenv("OURFS_SANITIZED") != nullptr ? 10 : 1;
-
 inline uint64_t randomSeed(const char* what) {
   const char* given = std::getenv("OURFS_SEED");
   const uint64_t seed =

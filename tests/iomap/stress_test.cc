@@ -6,6 +6,7 @@
 
 #include "iomap/random_seed.h"
 #include "iomap/test_file.h"
+#include "rounds.h"
 
 namespace ourfs {
 namespace {
@@ -139,8 +140,7 @@ TEST_P(StressTest, RandomOperationsAgreeWithTheModel) {
   for (const char* point : {"write.after_begin", "write.before_folio_lock", "read.after_begin",
                             "zero.after_dirty_scan", "direct.after_end_io"})
     SyncPoints::instance().call(point, [&] { disturber.disturb(); });
-  const uint64_t steps =
-      std::min<uint64_t>(5000, 32 * MiB / GetParam()) / static_cast<uint64_t>(test::kSlowdown);
+  const uint64_t steps = test::rounds(std::min<uint64_t>(5000, 32 * MiB / GetParam()));
   for (uint64_t n = 1; n <= steps; ++n) {
     user.step(n);
     ASSERT_EQ(file.compare(), "") << "step " << n << " seed " << seed;
@@ -260,7 +260,7 @@ TEST_P(StressTest, ThreadsThatShareBlocksKeepTheirOwnBytes) {
   const uint64_t seed = test::randomSeed("Threads");
   TestFile file(GetParam());
   SharedFile shared(file, seed);
-  const int kRounds = 400 / test::kSlowdown;
+  const int kRounds = test::rounds(400);
   std::atomic<bool> stop{false};
   SyncPoints::instance().call("write.before_folio_lock", [&] { shared.strike(); });
   std::vector<std::thread> users;

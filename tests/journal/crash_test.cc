@@ -12,6 +12,7 @@
 
 #include "common/mutex.h"
 #include "journal_fixture.h"
+#include "rounds.h"
 
 namespace ourfs {
 namespace {
@@ -213,8 +214,12 @@ class CrashTest : public ::testing::Test {
   uint64_t seed_ = testSeed();
 };
 
-TEST_F(CrashTest, WhatWasAcknowledgedSurvivesAnyCrash) { EXPECT_EQ(explore(seed_, 300, 1), ""); }
-TEST_F(CrashTest, SoItDoesWithConcurrentWriters) { EXPECT_EQ(explore(seed_, 60, 4), ""); }
+TEST_F(CrashTest, WhatWasAcknowledgedSurvivesAnyCrash) {
+  EXPECT_EQ(explore(seed_, test::rounds(300), 1), "");
+}
+TEST_F(CrashTest, SoItDoesWithConcurrentWriters) {
+  EXPECT_EQ(explore(seed_, test::rounds(60), 4), "");
+}
 TEST_F(CrashTest, OneFlushForDataAndRecordIsCaught) { expectCaught("journal.one_flush"); }
 TEST_F(CrashTest, AcknowledgingEarlyIsCaught) { expectCaught("journal.acknowledge_early"); }
 TEST_F(CrashTest, IgnoringTheChainIsCaught) { expectCaught("journal.ignore_chain"); }

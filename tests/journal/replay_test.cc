@@ -4,6 +4,7 @@
 
 #include "common/checksum.h"
 #include "journal_fixture.h"
+#include "rounds.h"
 
 namespace ourfs {
 namespace {
@@ -290,7 +291,7 @@ class DamageTest : public ReplayTest {
 };
 
 TEST_F(DamageTest, TwentyThousandMutationsNeverYieldAWrongPayload) {
-  for (uint64_t round = 0; round < 20000 && !HasFatalFailure(); ++round) {
+  for (uint64_t round = 0; round < test::rounds(uint64_t{20000}) && !HasFatalFailure(); ++round) {
     std::vector<std::pair<uint64_t, std::byte>> undo;
     const bool atHeader = random_() % 2 == 0;
     const uint64_t header = lsnOf(random_() % payloads_.size());
@@ -306,7 +307,7 @@ TEST_F(DamageTest, TwentyThousandMutationsNeverYieldAWrongPayload) {
 }
 
 TEST_F(DamageTest, ForgedRecordsWithRightChecksumsNeverCrashIt) {
-  for (int round = 0; round < 2000; ++round) {
+  for (int round = 0; round < test::rounds(2000); ++round) {
     const uint64_t at = random_() % 2 == 0
                             ? lsnOf(random_() % payloads_.size())
                             : roundDown(tail_.end.v + random_() % geometry_.size.v, 4096);

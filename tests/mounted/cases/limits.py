@@ -162,60 +162,82 @@ static void mark(void) { double t = now(); if (t - last > worst) worst = t - las
 static void start(void) { worst = 0; begin = last = now(); }
 static void say(const char* what) { printf("%s %.1f s, slowest %.3f s\n", what, now() - begin, worst);
   if (worst > 1.0) { fprintf(stderr, "%s: an operation took %.3f s\n", what, worst); exit(3); } fflush(stdout); }
-int main(int argc, char** argv) {
-  long n = atol(argv[2]); char name[64]; struct stat st;
-  if (mkdir(argv[1], 0755) || chdir(argv[1])) { perror(argv[1]); return 1; }
+static char name[64];
+static const char* nth(long i) { snprintf(name, sizeof name, "file-%ld", i); return name; }
+static int fail(const char* what) { perror(what); return 1; }
+static int make(long n) {
   start();
-  for (long i = 0; i < n; ++i) { snprintf(name, sizeof name, "file-%ld", i); int fd = open(name, O_CREAT | O_WRONLY, 0644);
-    if (fd < 0) { perror(name); return 1; } close(fd); mark(); }
+  for (long i = 0; i < n; ++i) { int fd = open(nth(i), O_CREAT | O_WRONLY, 0644);
+    if (fd < 0 || write(fd, "contents", 8) != 8 || close(fd)) return fail(name); mark(); }
   say("create");
   start(); DIR* d = opendir("."); long seen = 0; struct dirent* e;
   while ((errno = 0, e = readdir(d))) { if (e->d_name[0] != '.') ++seen; mark(); }
   closedir(d); say("list");
   if (seen != n) { fprintf(stderr, "listed %ld of %ld\n", seen, n); return 1; }
+  return 0; }
+static int destroy(long n) {
+  struct stat st;
   start();
-  for (long i = 0; i < n; ++i) { snprintf(name, sizeof name, "file-%ld", i); if (stat(name, &st)) { perror(name); return 1; } mark(); }
+  for (long i = 0; i < n; ++i) { if (stat(nth(i), &st)) return fail(name); mark(); }
   say("stat");
   start();
-  for (long i = 0; i < n; ++i) { snprintf(name, sizeof name, "file-%ld", i); if (unlink(name)) { perror(name); return 1; } mark(); }
+  for (long i = 0; i < n; ++i) { if (unlink(nth(i))) return fail(name); mark(); }
   say("remove");
-  start(); d = opendir("."); seen = 0; while ((e = readdir(d))) { ++seen; mark(); } closedir(d); say("list-empty");
+  start(); DIR* d = opendir("."); long seen = 0; struct dirent* e;
+  while ((e = readdir(d))) { ++seen; mark(); } closedir(d); say("list-empty");
   if (seen != 2) { fprintf(stderr, "%ld names left\n", seen); return 1; }
-  if (chdir("..") || rmdir(argv[1])) { perror(argv[1]); return 1; }
+  if (chdir("..")) return fail("..");
   start(); d = opendir("."); while ((e = readdir(d))) mark(); closedir(d); say("list-parent");
   return 0; }
+int main(int argc, char** argv) {
+  long n = atol(argv[2]);
+  if (chdir(argv[1])) return fail(argv[1]);
+  return argc > 3 && !strcmp(argv[3], "destroy") ? destroy(n) : make(n); }
 """
 
 
-@case()
+class ManyFiles:
+    """A directory of many files; the daemon's memory is watched."""
+
+    def __init__(self, scratch, size, count):
+        self.scratch, self.count = scratch, count
+        (scratch.path / "many.c").write_text(MANY)
+        run("gcc", "-O2", "-o", scratch.path / "many", scratch.path / "many.c")
+        self.volume = scratch.volume(size)
+        self.peak = 0
+        self.directory = self.volume.mount() / "dir"
+        self.directory.mkdir()
+
+    def run(self, *phase):
+        child = self.scratch.start(self.scratch.path / "many", self.directory, self.count, *phase)
+        while child.poll() is None:
+            self.peak = max(self.peak, self.volume.resident())
+            time.sleep(0.2)
+        check(child.returncode == 0, f"exit code {child.returncode}")
+
+    def finish(self):
+        self.directory.rmdir()
+        print(f"  resident memory of the daemon: at most {self.peak >> 20} MiB")
+        check(self.peak < 1 << 30, f"the daemon grew to {self.peak >> 20} MiB")
+        self.volume.umount()
+        self.volume.fsck()
+
+
+@case(full_only=True)
 def million_files_in_one_directory(scratch):
-    """Create, list, stat, remove: memory bounded, no operation over 1 s."""
-    (scratch.path / "many.c").write_text(MANY)
-    run("gcc", "-O2", "-o", scratch.path / "many", scratch.path / "many.c")
-    volume = scratch.volume("4G")
-    root = volume.mount()
-    child = scratch.start(scratch.path / "many", root / "dir", 1000000)
-    peak = 0
-    while child.poll() is None:
-        peak = max(peak, volume.resident())
-        time.sleep(0.2)
-    check(child.returncode == 0, f"exit code {child.returncode}")
-    print(f"  resident memory of the daemon: at most {peak >> 20} MiB")
-    check(peak < 1 << 30, f"the daemon grew to {peak >> 20} MiB")
-    volume.umount()
-    volume.fsck()
+    """Create, list, stat, remove: memory bounded, no operation over 1 s. In process: ManyNamesTest."""
+    files = ManyFiles(scratch, "4G", 1000000)
+    files.run()
+    files.run("destroy")
+    files.finish()
 
 
 @case()
-def clean_mount_of_100_gib_is_fast(scratch):
-    volume = scratch.volume("100G")
-    root = volume.mount()
-    for d in range(100):
-        (root / f"d{d}").mkdir()
-        for f in range(1000):
-            fd = os.open(root / f"d{d}" / f"f{f}", os.O_CREAT | os.O_WRONLY, 0o644)
-            os.write(fd, b"contents")
-            os.close(fd)
+def hundred_thousand_files_on_100_gib(scratch):
+    """The same with fewer; and a clean mount is fast whatever the size."""
+    files = ManyFiles(scratch, "100G", 100000)
+    files.run()
+    volume = files.volume
     volume.umount()
     times = []
     for _ in range(3):
@@ -227,11 +249,12 @@ def clean_mount_of_100_gib_is_fast(scratch):
     print(f"  clean mounts: {', '.join(f'{t:.2f} s' for t in times)}")
     check(sorted(times)[1] < 1.0, f"a clean mount took {sorted(times)[1]:.2f} s")
     volume.mount()
-    (root / "dirty").write_text("x")
-    run("sync", "-f", root)
+    (files.directory / "dirty").write_text("x")
+    run("sync", "-f", files.directory)
     volume.kill()
     begin = time.monotonic()
     volume.mount()
     print(f"  mount after a crash: {time.monotonic() - begin:.2f} s")
-    volume.umount()
-    volume.fsck()
+    (files.directory / "dirty").unlink()
+    files.run("destroy")
+    files.finish()
