@@ -96,7 +96,7 @@ void Checker::checkInode(InodeNo ino, const InodeRecord& record) {
 Status Checker::rebuildInode(uint64_t ino, const std::string& why) {
   const InodeNo number(ino);
   bool hasNames = false, hasExtents = false;
-  uint64_t size = 0;
+  uint64_t size = 0, blocks = 0;
   const std::string names = direntPrefix(number), extents = extentPrefix(number);
   TRY(volume_.index().scan(names, prefixEnd(names), [&](auto, auto) {
     hasNames = true;
@@ -108,6 +108,7 @@ Status Checker::rebuildInode(uint64_t ino, const std::string& why) {
     const auto extent = decodeExtent(number, FileOffset(parsed->number), value);
     if (!extent) return true;
     hasExtents = true;
+    blocks += extent->blocks;
     if (extent->state == StoredExtentState::Mapped &&
         extent->blocks <= volume_.superblock().blocks().v)
       size = parsed->number + extent->blocks * volume_.blockSize();
@@ -119,7 +120,11 @@ Status Checker::rebuildInode(uint64_t ino, const std::string& why) {
   }
   InodeRecord record = newRecord(hasNames ? S_IFDIR | 0700 : S_IFREG | 0600);
   if (number == kRootInode) record.mode |= 0755;
-  if (!hasNames) record.size = size;
+  if (!hasNames) {
+    record.size = size;
+    record.blocks = blocks * volume_.blockSize();
+  }
+  record.flags = kInodeHasXattr;  // perhaps: until the attributes were looked at, none is given up
   checkInode(number, record);
   nodes_[ino].rebuilt = true;
   problem(
