@@ -72,7 +72,7 @@ Status FilesystemImpl::fsyncDirectory(OpenFile& directory) {
   if (!volume_.failure().isOk()) return Status::error(EIO);
   if (volume_.readOnly()) return Status::ok();
   TRY(data_->commitAttributes(*directory.inode));
-  return volume_.log().flush(Lsn(directory.inode->lastLsn.load()));
+  return volume_.log().flush(lastChange(*directory.inode, volume_.log()));
 }
 
 }  // namespace ourfs

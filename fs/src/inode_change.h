@@ -25,6 +25,13 @@ class InodeLocks {
   std::vector<InodePtr> held_;  // in order of number
 };
 
+// What an fsync waits for: the last transaction that touched the inode. It may have been before the
+// inode was dropped and loaded anew; then all that there is.
+inline Lsn lastChange(const Inode& inode, TransactionLog& log) {
+  const Lsn last(inode.lastLsn.load());
+  return last.v != 0 ? last : log.journal().head().end;
+}
+
 // New versions of the records of a few inodes, for one transaction. Holds their attrMutexes, in
 // order of number, from construction to the end of commit, so that records reach the log in the
 // order in which they were made. Without a commit nothing has changed.

@@ -1,4 +1,5 @@
-// The size of a file is stored although the data at its end never reaches the disk.
+// The size of a file is stored although the data at its end never reaches the disk; what an
+// interrupted change of size, a removal and a dropped inode leave behind.
 #include <linux/falloc.h>
 
 #include "fs/filesystem_fixture.h"
@@ -79,6 +80,63 @@ TEST_F(FileSizeTest, SurvivesUnmountWithoutFsyncWhenTheDirtyEndIsPunchedOut) {
   unmountClean();
   mount();
   expectContent(8704, 0);
+}
+
+TEST_F(FileSizeTest, AFileThatIsCutAndGrownShowsNothingFromBehindTheCut) {
+  ino_ = file(kRoot, "f");
+  OpenFilePtr handle = open(ino_);
+  write(*handle, 0, std::string(4096, 'A'));
+  EXPECT_EQ(fs_->fsync(*handle, false).errnum(), 0);
+  for (uint64_t size : {100u, 3000u}) {
+    AttributeChange change;
+    change.size = size;
+    must(fs_->setattr(caller_, ino_, change));
+  }
+  // Only the log, as a mount with `sync` or another file's fsync does it.
+  EXPECT_TRUE(volume_->log().flush(volume_->log().journal().head().end).isOk());
+  handle.reset();
+  crash();
+  mount();
+  handle = open(lookup(kRoot, "f"));
+  EXPECT_EQ(read(*handle, 0, 4096), std::string(100, 'A') + std::string(2900, '\0'));
+  fs_->release(std::move(handle));
+}
+
+TEST_F(FileSizeTest, OfAFileRemovedWhileItIsDirtyNothingStays) {
+  ino_ = file(kRoot, "f");
+  OpenFilePtr handle = open(ino_);
+  for (uint64_t n = 0; n < 600; ++n) {
+    if (n == 300) {
+      EXPECT_EQ(fs_->fsync(*handle, false).errnum(), 0);
+    }
+    write(*handle, n * 8192, "x");  // an extent each, more than one step of a removal takes
+  }
+  EXPECT_TRUE(fs_->unlink(caller_, kRoot, "f").isOk());
+  fs_->release(std::move(handle));
+  fs_->forget(ino_, 1);
+  EXPECT_EQ(fs_->stop().errnum(), 0);
+  EXPECT_EQ(volume_->space().counts().reserved, BlockCount(0));
+  fs_.reset();
+  EXPECT_EQ(volume_->close().errnum(), 0);
+  volume_.reset();
+  expectSound(*device_);
+}
+
+TEST_F(FileSizeTest, TheFirstFsyncOfAFileFlushesWhatMayHaveBeenWrittenBeforeItWasDropped) {
+  make(4096).reset();
+  unmount();
+  mount();
+  const auto flushes = [&] { return volume_->log().journal().counters().dataFlushes; };
+  OpenFilePtr handle = open(lookup(kRoot, "f"));
+  const uint64_t before = flushes();
+  EXPECT_EQ(fs_->fsync(*handle, true).errnum(), 0);
+  EXPECT_GT(flushes(), before);
+  EXPECT_EQ(read(*handle, 0, 4), "head");  // now there is a mapping
+  EXPECT_EQ(fs_->fsync(*handle, true).errnum(), 0);
+  const uint64_t known = flushes();
+  EXPECT_EQ(fs_->fsync(*handle, true).errnum(), 0);
+  EXPECT_EQ(flushes(), known);
+  fs_->release(std::move(handle));
 }
 
 }  // namespace

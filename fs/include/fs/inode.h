@@ -39,7 +39,7 @@ class Inode {
   bool orphan GUARDED_BY(attrMutex) = false;     // nlink is 0, the orphan key is in the index
   bool linkable GUARDED_BY(attrMutex) = false;   // made by O_TMPFILE: link() may name it
 
-  // The end of the last transaction that touched it: what fsync waits for.
+  // The end of the last transaction that touched it since it was loaded; 0: none did.
   std::atomic<uint64_t> lastLsn{0};
   void raiseLastLsn(Lsn lsn);
 

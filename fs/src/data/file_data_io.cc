@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "data/file_data_state.h"
+#include "inode_change.h"
 
 namespace ourfs {
 
@@ -113,10 +114,11 @@ Status FileData::fsync(Inode& inode, bool dataOnly, ErrSeq::Cursor& cursor) {
     writes = mapping->writesDone.load();
   }
   if (!dataOnly) TRY(commitAttributes(inode));
-  bool newData = mapping && mapping->writesFlushed.load() < writes;
-  TRY(s.volume.log().flush(Lsn(inode.lastLsn.load()),
+  // Without a mapping nobody knows what was written before it was dropped.
+  bool newData = !mapping || mapping->writesFlushed.load() < writes;
+  TRY(s.volume.log().flush(lastChange(inode, s.volume.log()),
                            newData ? FlushScope::LogAndData : FlushScope::Log));
-  if (newData) {
+  if (mapping && newData) {
     uint64_t seen = mapping->writesFlushed.load();
     while (seen < writes && !mapping->writesFlushed.compare_exchange_weak(seen, writes)) {
     }

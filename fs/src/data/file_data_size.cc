@@ -45,10 +45,11 @@ Status FileData::State::removeExtents(Inode& inode, FileMapping& mapping, FileOf
       uint64_t reached = last ? shrinkTo->v : std::max(shrinkTo->v, cut.v);
       update.storedSize = std::min(mapping.storedSize.load(), reached);
     }
-    if (t.empty() && !touch && update.storedSize.value_or(mapping.storedSize) == mapping.storedSize)
-      return Status::ok();
-    TRY(commitWithInode(inode, mapping, std::move(t), std::move(room), update));
     end = cut;
+    // Nothing of this step is on disk; of the next one there may be.
+    if (t.empty() && !touch && update.storedSize.value_or(mapping.storedSize) == mapping.storedSize)
+      continue;
+    TRY(commitWithInode(inode, mapping, std::move(t), std::move(room), update));
   } while (!starts.empty());
   return Status::ok();
 }
@@ -129,7 +130,9 @@ Status FileData::State::storeSize(Inode& inode, FileMapping& mapping, FileOffset
   MutexLock extents(mapping.extents.mutex());
   if (size.v > mapping.storedSize) update.storedSize = size.v;
   if (!update.storedSize && !touch) return Status::ok();
-  return commitWithInode(inode, mapping, Transaction(), std::move(room), update);
+  Transaction t;
+  t.afterData();  // of a file that grows, the zeros behind its former end
+  return commitWithInode(inode, mapping, std::move(t), std::move(room), update);
 }
 
 Status FileData::State::flushUnstored(FileMapping& mapping, FileOffset upTo) {
@@ -139,7 +142,12 @@ Status FileData::State::flushUnstored(FileMapping& mapping, FileOffset upTo) {
 }
 
 Status FileData::State::growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch) {
-  TRY(flushUnstored(mapping, FileOffset(mapping.size)));
+  FileOffset eof(mapping.size);
+  TRY(flushUnstored(mapping, eof));
+  // What lies behind the end in its block comes into the file: a file that was cut there holds
+  // zeros in the cache, but old bytes on disk.
+  if (!isAligned(eof.v, blockSize))
+    TRY(writeback->flush(mapping.shared_from_this(), blockDown(eof), eof));
   TRY(truncateCache(mapping, io, size));
   return storeSize(inode, mapping, size, touch);
 }

@@ -16,8 +16,8 @@ class FileMapping : public Mapping, public std::enable_shared_from_this<FileMapp
   using Mapping::Mapping;
   std::weak_ptr<Inode> owner;  // constant once the mapping is published
   // Data writes that completed, and how many of them a device flush covers: an fsync with nothing
-  // new spares its flush.
-  std::atomic<uint64_t> writesDone{0}, writesFlushed{0};
+  // new spares its flush. The first one stands for those of a former mapping of the same file.
+  std::atomic<uint64_t> writesDone{1}, writesFlushed{0};
 };
 
 inline Timestamp now() {
