@@ -84,6 +84,9 @@ Status Volume::openIndex(const OpenOptions& options) {
   index.blockCache = options.blockCache;
   index.readOnly = looksOnly_;
   index.takeSpace = [this](ByteCount wanted) { return takeSpace(wanted); };
+  index.returnSpace = [this](const std::vector<BlockRun>& runs) {
+    for (const BlockRun& run : runs) space_->freeUnstored(run);
+  };
   index.beforePersist = [this] { return beforePersist(); };
   index.onPersisted = [this](AppliedPosition persisted) { advanceTail(persisted.end); };
   index.onFailure = [this](const Status& why) {

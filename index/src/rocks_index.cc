@@ -311,14 +311,19 @@ Result<std::vector<BlockRun>> RocksIndex::shrinkPool(bool hard) {
 
 Status RocksIndex::takeForPool(ByteCount wanted) {
   if (!options_.takeSpace) return Status::error(ENOSPC, "index: its pool cannot grow");
-  TRY_ASSIGN(const std::vector<BlockRun> runs, options_.takeSpace(wanted));
+  TRY_ASSIGN(std::vector<BlockRun> runs, options_.takeSpace(wanted));
   if (runs.empty()) return Status::error(ENOSPC, "index: no space for its pool");
-  for (const BlockRun& run : runs) {
-    TRY(table_->addPool(run));
-    pool_->add(run);
+  Status added;
+  auto run = runs.begin();
+  for (; run != runs.end(); ++run) {
+    added = table_->addPool(*run);
+    if (!added) break;
+    pool_->add(*run);
   }
+  runs.erase(runs.begin(), run);
+  if (!runs.empty() && options_.returnSpace) options_.returnSpace(runs);
   allowCompaction();
-  return Status::ok();
+  return added;
 }
 
 std::vector<BlockRun> RocksIndex::ownedBlocks() const { return table_->pool(); }

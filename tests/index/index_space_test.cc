@@ -320,6 +320,47 @@ TEST_F(IndexSpaceTest, APoolOfSingleBlocksWorks) {
   ASSERT_OK(index->verify([](const std::string& problem) { ADD_FAILURE() << problem; }));
 }
 
+TEST_F(IndexSpaceTest, WhatTheTableCannotNameIsGivenBack) {
+  SCOPED_TRACE(random_.trace());
+  Volume volume(geometryOf(64 * MiB, 4096, 64 * KiB));
+  ASSERT_OK(volume.format());
+  IndexOptions o = volume.options();
+  std::set<uint64_t> taken;  // single blocks: the worst that a free space in pieces has
+  const uint64_t end = volume.geometry.volumeSize.v / 4096;
+  o.takeSpace = [&](ByteCount wanted) -> Result<std::vector<BlockRun>> {
+    std::vector<BlockRun> runs;
+    uint64_t left = wanted.v / 4096 + 1;
+    for (uint64_t b = volume.nextFree; left > 0 && b < end; b += 2) {
+      if (!taken.insert(b).second) continue;
+      runs.push_back({BlockNo(b), BlockCount(1)});
+      --left;
+    }
+    if (runs.empty()) return Status::error(ENOSPC);
+    return runs;
+  };
+  o.returnSpace = [&](const std::vector<BlockRun>& runs) {
+    for (const BlockRun& run : runs) {
+      for (uint64_t n = 0; n < run.count.v; ++n) EXPECT_EQ(taken.erase(run.start.v + n), 1u);
+    }
+  };
+  auto index = Volume::openOn(*volume.device, o);
+  ASSERT_NE(index, nullptr);
+  ASSERT_OK(index->startBackground());
+  Status status;
+  for (uint64_t n = 0; status && n < 4'000'000; n += 10) {
+    IndexBatch batch;
+    for (uint64_t i = n; i < n + 10; ++i) batch.put(numberKey(i), random_.bytes(100));
+    status = commit(*index, batch, ++position_);
+  }
+  EXPECT_EQ(status.errnum(), ENOSPC);
+  EXPECT_LT(taken.size(), (end - volume.nextFree) / 2);  // it is the table that is full
+  for (int n = 0; n < 3; ++n) EXPECT_EQ(index->growPool().errnum(), ENOSPC);
+  uint64_t owned = 0;
+  for (const BlockRun& run : index->ownedBlocks()) owned += run.count.v;
+  EXPECT_EQ(owned, volume.pool[0].count.v + taken.size());
+  ASSERT_OK(index->close());
+}
+
 TEST_F(IndexSpaceTest, NothingIsTakenBeforeBackgroundWorkMayBegin) {
   Volume volume(geometryOf(32 * MiB));
   ASSERT_OK(volume.format());

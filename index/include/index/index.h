@@ -59,6 +59,8 @@ struct IndexOptions {
   // Gives the index more room, from the volume's free space: runs that add up to about `wanted`, at
   // least one block, or ENOSPC. Called by growPool() only, never from RocksDB's threads.
   std::function<Result<std::vector<BlockRun>>(ByteCount wanted)> takeSpace;
+  // Takes back, of what takeSpace has just given, what the file table has no room to name.
+  std::function<void(const std::vector<BlockRun>&)> returnSpace;
   std::function<Status()> beforePersist;         // invariant 2; also called by open() and close()
   std::function<void(const Status&)> onFailure;  // invariant 5
   std::function<void(AppliedPosition)> onPersisted;  // after a flush, in its thread: must not block
