@@ -102,6 +102,35 @@ TEST_F(FileSizeTest, AFileThatIsCutAndGrownShowsNothingFromBehindTheCut) {
   fs_->release(std::move(handle));
 }
 
+// The far end of a write may be on disk before the block in which the file was cut.
+TEST_F(FileSizeTest, AFileThatIsCutAndExtendedShowsNothingFromBehindTheCut) {
+  for (const bool direct : {false, true}) {
+    SCOPED_TRACE(direct);
+    const std::string name = direct ? "d" : "b";
+    ino_ = file(kRoot, name);
+    OpenFilePtr handle = open(ino_);
+    write(*handle, 0, std::string(4096, 'A'));
+    EXPECT_EQ(fs_->fsync(*handle, false).errnum(), 0);
+    AttributeChange change;
+    change.size = 100;
+    must(fs_->setattr(caller_, ino_, change));
+    const AlignedBuffer far(4096);  // a direct write that is not aligned is buffered and flushed
+    FileData::WriteFlags flags;
+    flags.direct = true;
+    const FileOffset pos(1 * MiB + (direct ? 0 : 1));
+    EXPECT_EQ(fs_->write(*handle, pos, far.span(), flags).value(), ByteCount(4096));
+    EXPECT_TRUE(volume_->log().flush(volume_->log().journal().head().end).isOk());
+    handle.reset();
+    crash();
+    mount();
+    ino_ = lookup(kRoot, name);
+    handle = open(ino_);
+    EXPECT_EQ(stat(ino_).size, pos.v + 4096);
+    EXPECT_EQ(read(*handle, 0, 4096), std::string(100, 'A') + std::string(3996, '\0'));
+    fs_->release(std::move(handle));
+  }
+}
+
 TEST_F(FileSizeTest, OfAFileRemovedWhileItIsDirtyNothingStays) {
   ino_ = file(kRoot, "f");
   OpenFilePtr handle = open(ino_);

@@ -63,6 +63,7 @@ Result<ByteCount> FileData::write(Inode& inode, FileOffset pos, std::span<const 
   auto mapping = std::static_pointer_cast<FileMapping>(any);
   s.writeback->throttle(ByteCount(from.size()));
   if (flags.fromKernelCache) {
+    if (pos.v + from.size() > mapping->size) TRY(s.flushCutTail(*mapping));
     auto done = cacheStore(*mapping, s.io, pos, from, flags.mayExtend);
     // With the kernel's writeback cache the kernel owns the times and sends them itself.
     if (done && !flags.mayExtend) s.touchModified(inode);
@@ -75,6 +76,7 @@ Result<ByteCount> FileData::write(Inode& inode, FileOffset pos, std::span<const 
   if (pos.v >= limit) return Status::error(EFBIG);
   from = from.first(std::min<uint64_t>(from.size(), limit - pos.v));
   if (flags.killPrivileges) TRY(s.killPrivileges(inode));
+  if (pos.v + from.size() > mapping->size) TRY(s.flushCutTail(*mapping));
   if (pos.v > mapping->size) {
     ExclusiveLock invalidate(mapping->invalidateLock);
     TRY(s.zeroEofTail(*mapping, pos));

@@ -141,13 +141,17 @@ Status FileData::State::flushUnstored(FileMapping& mapping, FileOffset upTo) {
   return writeback->flush(mapping.shared_from_this(), stored, upTo);
 }
 
-Status FileData::State::growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch) {
+Status FileData::State::flushCutTail(FileMapping& mapping) {
+  if (!mapping.cutTail) return Status::ok();
   FileOffset eof(mapping.size);
-  TRY(flushUnstored(mapping, eof));
-  // What lies behind the end in its block comes into the file: a file that was cut there holds
-  // zeros in the cache, but old bytes on disk.
-  if (!isAligned(eof.v, blockSize))
-    TRY(writeback->flush(mapping.shared_from_this(), blockDown(eof), eof));
+  TRY(writeback->flush(mapping.shared_from_this(), blockDown(eof), blockUp(eof)));
+  mapping.cutTail = false;
+  return Status::ok();
+}
+
+Status FileData::State::growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch) {
+  TRY(flushUnstored(mapping, FileOffset(mapping.size)));
+  TRY(flushCutTail(mapping));
   TRY(truncateCache(mapping, io, size));
   return storeSize(inode, mapping, size, touch);
 }
@@ -164,6 +168,7 @@ Status FileData::truncate(Inode& inode, FileOffset size, bool touch) {
     // Space behind the end (fallocate with KEEP_SIZE) goes too, as on XFS and ext4.
     dropFolios(*mapping, s.blockUp(size), kFileEnd);
   } else {
+    if (!isAligned(size.v, s.blockSize)) mapping->cutTail = true;
     TRY(truncateCache(*mapping, s.io, size));
   }
   TRY(s.removeExtents(inode, *mapping, s.blockUp(size), kFileEnd, size, touch));

@@ -18,6 +18,9 @@ class FileMapping : public Mapping, public std::enable_shared_from_this<FileMapp
   // Data writes that completed, and how many of them a device flush covers: an fsync with nothing
   // new spares its flush. The first one stands for those of a former mapping of the same file.
   std::atomic<uint64_t> writesDone{1}, writesFlushed{0};
+  // The file was cut within a block: the zeros behind its end may be in the cache alone, and old
+  // bytes on disk. They are written before a larger size can be stored.
+  std::atomic<bool> cutTail{false};
 };
 
 inline Timestamp now() {
@@ -70,6 +73,7 @@ struct FileData::State {
   // nothing to write and leave the old one. First what lies before `upTo` is written, so that no
   // size is stored that would show zeros instead of it. REQUIRES: invalidate held exclusively.
   Status flushUnstored(FileMapping& mapping, FileOffset upTo);
+  Status flushCutTail(FileMapping& mapping);
   Status storeSize(Inode& inode, FileMapping& mapping, FileOffset size, bool touch);
   // The part of truncate that fallocate shares: the caller holds inode and invalidate.
   Status growTo(Inode& inode, FileMapping& mapping, FileOffset size, bool touch);
