@@ -16,6 +16,18 @@ inline bool fullRun() {
 inline bool sanitized() { return std::getenv("OURFS_SANITIZED") != nullptr; }
 inline bool shortened() { return sanitized() && !fullRun(); }
 
+// Whether to leave out what is one thread's work. The thread sanitizer has nothing to say to it.
+inline bool onlyThreadsCount() {
+#if defined(__SANITIZE_THREAD__)
+  return !fullRun();
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+  return !fullRun();
+#endif
+#endif
+  return false;
+}
+
 template <class Count>
 Count rounds(Count plain) {
   return shortened() ? std::max(plain / 8, Count{1}) : plain;

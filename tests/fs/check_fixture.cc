@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "rounds.h"
+
 namespace ourfs::test {
 
 namespace {
@@ -26,6 +28,7 @@ bool sameBytes(BlockDevice& a, BlockDevice& b) {
 }  // namespace
 
 void CheckTest::SetUp() {
+  if (onlyThreadsCount()) GTEST_SKIP() << "one thread";
   device_ = MemoryDevice::create(ByteCount(32 * MiB));
   ASSERT_EQ(formatVolume(*device_, FormatOptions()).message(), Status().message());
   mount();

@@ -133,6 +133,7 @@ class RandomFile {
 };
 
 TEST_P(StressTest, RandomOperationsAgreeWithTheModel) {
+  if (test::onlyThreadsCount()) GTEST_SKIP() << "one thread";
   const uint64_t seed = test::randomSeed("Stress");
   TestFile file(GetParam());
   bool maySubmit = true;

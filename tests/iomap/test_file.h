@@ -6,6 +6,7 @@
 // where the test keeps the model out of it (use the operations on `mapping` then).
 #pragma once
 
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <string>
@@ -203,8 +204,9 @@ class TestFile {
     if (mapping.size != model.size()) return "size " + std::to_string(mapping.size);
     const std::vector<std::byte> bytes = read(0, model.size());
     if (bytes.size() != model.size()) return "short read";
+    // Not byte by byte: tests are built without optimisation.
+    if (bytes.empty() || std::memcmp(bytes.data(), model.data(), bytes.size()) == 0) return "";
     const auto at = std::mismatch(bytes.begin(), bytes.end(), model.begin()).first - bytes.begin();
-    if (static_cast<size_t>(at) == bytes.size()) return "";
     const auto byte = static_cast<size_t>(at);
     return "byte " + std::to_string(at) + " is " +
            std::to_string(std::to_integer<int>(bytes[byte])) + ", not " +

@@ -26,11 +26,13 @@ class Case:
     function: Callable
     smoke: bool
     full_only: bool
+    seconds: int
 
 
-def case(name=None, smoke=False, full_only=False):
+def case(name=None, smoke=False, full_only=False, seconds=5):
+    """`seconds`: about how long it takes. The longest ones begin first."""
     def register(function):
-        CASES.append(Case(name or function.__name__, function, smoke, full_only))
+        CASES.append(Case(name or function.__name__, function, smoke, full_only, seconds))
         return function
     return register
 

@@ -131,7 +131,7 @@ def load(root, number):
         writer.join()
 
 
-@case(smoke=True)
+@case(smoke=True, seconds=20)
 def umount_and_mount_in_a_loop(scratch):
     """200 times under load just before: never a failure, never a leftover process or lock."""
     volume = scratch.volume("256M")
@@ -144,7 +144,7 @@ def umount_and_mount_in_a_loop(scratch):
     volume.fsck()
 
 
-@case()
+@case(seconds=22)
 def umount_and_mkfs_in_a_loop(scratch):
     volume = scratch.volume("64M")
     for number in range(200):

@@ -11,30 +11,28 @@ def fio(root, name, *options):
         "--verify_fatal=1", "--randrepeat=1", "--fallocate=none", *options, timeout=1800)
 
 
-def fio_verify(scratch, size, block):
-    volume = scratch.volume("4G", mount=("cache_size=64M",))
-    root = volume.mount()
-    worst = 0
-    for name, options in (("buffered", ("--ioengine=psync",)),
-                          ("direct", ("--ioengine=libaio", "--direct=1", "--iodepth=16")),
-                          ("mmap", ("--ioengine=mmap",))):
-        fio(root, name, f"--size={size}", f"--bs={block}", *options)
-        worst = max(worst, volume.resident())
-        os.unlink(root / f"{name}.0.0")
-    check(worst < (64 + 256) << 20, f"the daemon holds {worst >> 20} MiB, the limit is 64 + 256")
-    print(f"  resident memory of the daemon: {worst >> 20} MiB")
-    volume.umount()
-    volume.fsck()
+FIO_ENGINES = {"buffered": ("--ioengine=psync",),
+               "direct": ("--ioengine=libaio", "--direct=1", "--iodepth=16"),
+               "mmap": ("--ioengine=mmap",)}
 
 
-@case()
-def fio_verify_2g(scratch):
-    fio_verify(scratch, "2G", "32k")
+def register_fio(how, block, **kwargs):
+    @case(name=f"fio_verify_{how}_{block}", **kwargs)
+    def fio_verify(scratch):
+        """2 GiB in random order, read back: no error, and memory within its limit."""
+        volume = scratch.volume("4G", mount=("cache_size=64M",))
+        root = volume.mount()
+        fio(root, how, "--size=2G", f"--bs={block}", *FIO_ENGINES[how])
+        held = volume.resident()
+        check(held < (64 + 256) << 20, f"the daemon holds {held >> 20} MiB, the limit is 64 + 256")
+        print(f"  resident memory of the daemon: {held >> 20} MiB")
+        volume.umount()
+        volume.fsck()
 
 
-@case(full_only=True)
-def fio_verify_2g_in_blocks_of_4k(scratch):
-    fio_verify(scratch, "2G", "4k")
+for engine, seconds in (("buffered", 45), ("direct", 35), ("mmap", 150)):
+    register_fio(engine, "32k", seconds=seconds)
+    register_fio(engine, "4k", seconds=4 * seconds, full_only=True)
 
 
 def fill(path, piece):
@@ -55,7 +53,7 @@ def fill(path, piece):
     return total
 
 
-@case()
+@case(seconds=60)
 def full_volume(scratch):
     """Filled to the last block, fragmented to single blocks, 20 cycles, and a remount."""
     volume = scratch.volume("96M")
@@ -101,7 +99,7 @@ def full_volume(scratch):
     volume.fsck()
 
 
-@case()
+@case(seconds=55)
 def full_of_inodes(scratch):
     """Long names that no compression shortens, until nothing more fits beside 14 MiB; twice."""
     volume = scratch.volume("32M")
@@ -223,7 +221,7 @@ class ManyFiles:
         self.volume.fsck()
 
 
-@case(full_only=True)
+@case(full_only=True, seconds=700)
 def million_files_in_one_directory(scratch):
     """Create, list, stat, remove: memory bounded, no operation over 1 s. In process: ManyNamesTest."""
     files = ManyFiles(scratch, "4G", 1000000)
@@ -232,7 +230,7 @@ def million_files_in_one_directory(scratch):
     files.finish()
 
 
-@case()
+@case(seconds=75)
 def hundred_thousand_files_on_100_gib(scratch):
     """The same with fewer; and a clean mount is fast whatever the size."""
     files = ManyFiles(scratch, "100G", 100000)

@@ -108,7 +108,7 @@ def real_work(scratch, mkfs, mount):
     volume.fsck()
 
 
-@case(smoke=True)
+@case(smoke=True, seconds=85)
 def real_work_4k(scratch):
     real_work(scratch, ("-b", "4096"), ())
 
@@ -120,7 +120,7 @@ for block in (1024, 4096, 65536):
 
         def one(scratch, block=block, mode=mode):
             real_work(scratch, ("-b", str(block)), (mode,))
-        case(name=f"real_work_{block}_{mode}", full_only=True)(one)
+        case(name=f"real_work_{block}_{mode}", full_only=True, seconds=200)(one)
 
 
 WRITER = r"""
@@ -151,7 +151,7 @@ while True:
 """
 
 
-@case(smoke=True)
+@case(smoke=True, seconds=25)
 def what_was_fsynced_survives_kill(scratch):
     """kill -9 at random moments during the load: every file that was fsynced so far is whole."""
     rng = seeded_random()
