@@ -140,10 +140,28 @@ bool sameTree(const Found& found, const Tree& tree) {
   return true;
 }
 
-std::string listing(const Found& found) {
+// " path(kind, names of attributes with their lengths)", for the message of a failure.
+template <class Key>
+std::string listing(const std::map<std::string, Node>& nodes,
+                    const std::map<Key, std::map<std::string, std::string>>& attributes,
+                    Key (*keyOf)(const std::string& path, const Node& node)) {
   std::string text;
-  for (auto& [path, node] : found.nodes) text += " " + path;
+  for (auto& [path, node] : nodes) {
+    text += " " + path + "(" + node.kind;
+    if (auto own = attributes.find(keyOf(path, node)); own != attributes.end())
+      for (auto& [name, value] : own->second)
+        text += " " + name + ":" + std::to_string(value.size());
+    text += ")";
+  }
   return text;
+}
+std::string listing(const Found& found) {
+  return listing<std::string>(found.nodes, found.attributes,
+                              [](const std::string& path, const Node&) { return path; });
+}
+std::string listing(const Tree& tree) {
+  return listing<uint64_t>(tree.nodes, tree.attributes,
+                           [](const std::string&, const Node& node) { return node.id; });
 }
 
 }  // namespace
@@ -242,6 +260,8 @@ std::string CrashModel::judge(Filesystem& filesystem, uint64_t point) const {
   // Different prefixes may have the same names (a file replaced by another): one of them must fit.
   std::string wrong = "the tree is none of those after operations " + std::to_string(atLeast) +
                       " to " + std::to_string(atMost) + ":" + listing(found);
+  for (size_t i = atLeast; i <= atMost; ++i)
+    wrong += "\n  after " + std::to_string(i) + ":" + listing(snapshots_[i].tree);
   for (size_t i = atMost + 1; i-- > atLeast;) {
     if (!sameTree(found, snapshots_[i].tree)) continue;
     wrong = judgeFiles(filesystem, found, snapshots_[i].tree, point);
