@@ -153,6 +153,13 @@ uint64_t SyncPoints::hits(const std::string& name) const {
   return point == nullptr ? 0 : point->hits;
 }
 
+int SyncPoints::parked(const std::string& name) const {
+  Registry& r = registry();
+  MutexLock lock(r.mutex);
+  const Point* point = r.find(name);
+  return point == nullptr ? 0 : point->parked;
+}
+
 void SyncPoints::reset() {
   Registry& r = registry();
   MutexLock lock(r.mutex);

@@ -6,6 +6,7 @@
 //   stats           the counters, as text
 //   stats json      the counters, as JSON
 //   extents INODE   the extents of a regular file
+//   debug COMMAND   debug_points.h
 // An answer begins with "ok" or "error" on a line of its own.
 #pragma once
 

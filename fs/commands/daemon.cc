@@ -15,6 +15,8 @@
 
 #include "block/uring_device.h"
 #include "command.h"
+#include "common/sync_point.h"
+#include "debug_points.h"
 #include "fs/byte_text.h"
 #include "fs/extents.h"
 #include "volume_text.h"
@@ -234,6 +236,7 @@ void Daemon::closeAll() {
   if (closed_) return;
   closed_ = true;
   control_.reset();
+  if (options_.debugPoints) SyncPoints::instance().reset();  // nobody can let them go any more
   Status status;
   if (filesystem_) status = filesystem_->stop();
   filesystem_.reset();
@@ -271,6 +274,11 @@ Result<std::string> Daemon::answer(const std::string& line) {
           std::errc()) {
     TRY_ASSIGN(auto list, extentsOf(*filesystem_, InodeNo(inode)));
     return extentsText(list, volume_->blockSize());
+  }
+  const std::string debug = "debug ";
+  if (line.rfind(debug, 0) == 0) {
+    if (options_.debugPoints) return debugCommand(*filesystem_, line.substr(debug.size()));
+    return Status::error(EPERM, "mount with -o debug_points to use this");
   }
   return Status::error(EINVAL, "the daemon does not know this command");
 }

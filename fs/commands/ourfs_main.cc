@@ -59,6 +59,13 @@ Result<std::string> extentsOfVolume(const std::string& source, InodeNo inode) {
   return extentsText(list, volume->blockSize());
 }
 
+Result<std::string> debug(const std::string& path, const std::vector<std::string>& words) {
+  TRY_ASSIGN(struct stat st, statOf(path));
+  std::string line = "debug";
+  for (const std::string& word : words) line += " " + word;
+  return askDaemon(st.st_dev, line);
+}
+
 // A file of a live mount; or an inode by number, of a live mount or of a volume.
 Result<std::string> extents(const std::string& path, const std::string& number) {
   TRY_ASSIGN(struct stat st, statOf(path));
@@ -91,11 +98,17 @@ int run(int argc, char** argv) {
   CLI::App* statsCommand = app.add_subcommand("stats", "counters of a live mount");
   statsCommand->add_option("MOUNTPOINT", path)->required();
   statsCommand->add_flag("--json", json, "as JSON");
+  std::vector<std::string> words;
+  CLI::App* debugCommand = app.add_subcommand("debug", "sync points of a mount with debug_points");
+  debugCommand->group("");  // for our tests: not shown
+  debugCommand->add_option("MOUNTPOINT", path)->required();
+  debugCommand->add_option("COMMAND", words)->required();
   if (auto code = parseArguments(app, argc, argv, 1)) return *code;
   Status logging = initLogging(LogSink::Stderr, "off");
   if (!logging) return complain(kName, "", logging, 1);
   if (infoCommand->parsed()) return print(path, info(path));
   if (extentsCommand->parsed()) return print(path, extents(path, number));
+  if (debugCommand->parsed()) return print(path, debug(path, words));
   return print(path, stats(path, json));
 }
 

@@ -89,6 +89,7 @@ class FilesystemImpl final : public Filesystem {
 
   Status syncAll() override;
   std::string stats(bool json) override;
+  Status makeMapsStale(InodeNo ino) override;
   Volume& volume() override { return volume_; }
   FileData& data() override { return *data_; }
 

@@ -136,6 +136,16 @@ class Volume:
         import json
         return json.loads(ourfs("ourfs", "stats", "--json", self.dir).stdout)
 
+    def debug(self, *words):
+        """Sync points and mutants of the daemon; the volume is mounted with debug_points."""
+        return ourfs("ourfs", "debug", self.dir, *words).stdout.strip()
+
+    def await_parked(self, point, limit=20.0):
+        end = time.monotonic() + limit
+        while self.debug("parked", point) == "0":
+            check(time.monotonic() < end, f"nobody came to {point} within {limit} s")
+            time.sleep(0.005)
+
     def resident(self):
         """The most memory that the daemon has held so far."""
         for line in open(f"/proc/{self.pid}/status"):

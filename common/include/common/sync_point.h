@@ -34,7 +34,8 @@ class SyncPoints {
   // Waits until `count` threads are parked at `name`. False when `limit` passed first.
   bool awaitParked(const std::string& name, int count = 1,
                    std::chrono::milliseconds limit = std::chrono::seconds(20));
-  void release(const std::string& name);  // lets all parked there go on, and disarms parking
+  int parked(const std::string& name) const;  // how many threads stand there now
+  void release(const std::string& name);      // lets all parked there go on, and disarms parking
   void forceError(const std::string& name, int errnum, int times = 1);
   void delay(const std::string& name, std::chrono::microseconds d);
   void call(const std::string& name, std::function<void()> f);  // runs f in the arriving thread

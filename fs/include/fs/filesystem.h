@@ -140,6 +140,9 @@ class Filesystem {
 
   virtual Status syncAll() = 0;              // SYNCFS
   virtual std::string stats(bool json) = 0;  // `ourfs stats`
+  // For tests of a live mount: every map of this file's data that a thread holds becomes stale.
+  // ENOENT if none of it is in core.
+  virtual Status makeMapsStale(InodeNo ino) = 0;
   virtual Volume& volume() = 0;
   virtual FileData& data() = 0;
 };

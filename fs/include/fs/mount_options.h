@@ -20,7 +20,7 @@ struct MountOptions {
   bool sloppy = false;  // mount -s: unknown options are left out
   // Ours.
   bool allowOther = true, posixAcl = true, writebackCache = false, noRecovery = false,
-       discard = false;
+       discard = false, debugPoints = false;
   ByteCount cacheSize{256 * MiB};
   ByteCount dirtyLimit{0}, dirtyBackground{0};  // 0: a share of the cache
   std::chrono::seconds commit{5};

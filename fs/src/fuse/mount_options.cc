@@ -65,6 +65,7 @@ constexpr Flag kFlags[] = {
     {"norecovery", [](MountOptions& o) { o.noRecovery = true; }},
     {"discard", [](MountOptions& o) { o.discard = true; }},
     {"nodiscard", [](MountOptions& o) { o.discard = false; }},
+    {"debug_points", [](MountOptions& o) { o.debugPoints = true; }},
     {"foreground", [](MountOptions& o) { o.foreground = true; }},
 };
 
