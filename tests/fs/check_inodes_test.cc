@@ -208,6 +208,30 @@ TEST_F(CheckInodesTest, AnUnlinkedFileThatIsNotOnTheOrphanListIsPutThere) {
   expectSample({"other"});
 }
 
+// What a record denies is not looked for when the inode is reclaimed.
+TEST_F(CheckInodesTest, OfAnUnlinkedFileWhoseRecordDeniesWhatItHasNothingStays) {
+  damage([&](Transaction& t) {
+    InodeRecord r = record(ino_["other"]), root = record(kRoot);
+    r.nlink = 0;
+    r.blocks = 0;
+    r.flags = 0;
+    --root.entries;
+    putRecord(t, ino_["other"], r);
+    putRecord(t, kRoot, root);
+    eraseName(t, kRoot, "other");
+    t.put(orphanKey(ino_["other"]), "");
+  });
+  const CheckReport before = look();
+  expectMended({"bytes allocated are 0, should be 16384", "has attributes that its flags deny"});
+  unmount();  // reclaims it
+  const CheckReport after = look();
+  EXPECT_EQ(after.orphans, 0u);
+  EXPECT_EQ(after.freeBlocks.v, before.freeBlocks.v + 4);
+  EXPECT_LT(after.attributes, before.attributes);
+  mount();
+  expectSample({"other"});
+}
+
 // ---- attributes ----
 
 TEST_F(CheckInodesTest, AnAttributeWithoutAnInodeGoes) {

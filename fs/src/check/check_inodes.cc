@@ -184,7 +184,9 @@ Status Checker::checkAttributes() {
   }));
   for (const auto& [ino, node] : nodes_) {
     const uint32_t said = node.flags & kXattrFlags;
-    if (node.orphan || node.rebuilt || said == node.foundFlags) continue;
+    if (node.rebuilt || said == node.foundFlags) continue;
+    // A removal that was interrupted: what is left of them.
+    if (node.orphan && !(node.foundFlags & ~said)) continue;
     // Losing the capability with an owner change leaves it set: it says that there may be some.
     if (said == (node.foundFlags | kInodeHasXattr)) continue;
     problem(inodeText(ino) + (node.foundFlags & ~said
@@ -200,7 +202,7 @@ Status Checker::checkAttributes() {
 
 void Checker::checkCounts() {
   for (const auto& [ino, node] : nodes_) {
-    if (!node.orphan && !node.rebuilt) checkNode(ino, node);
+    if (!node.rebuilt) checkNode(ino, node);
     if (!node.rebuilt) continue;
     mendLater([this, i = ino, n = node](Transaction& t) {
       rewrite(
@@ -228,6 +230,9 @@ void Checker::checkNode(uint64_t ino, const Node& node) {
                   ino, [&](InodeRecord& r) { r.*field = found; }, t);
             });
   };
+  compare(&InodeRecord::blocks, node.blocks, node.foundBlocks, "bytes allocated are");
+  // What else is in the record of an unlinked one goes with it. By the above, its space is found.
+  if (node.orphan) return;
   const uint64_t links = node.isDirectory() ? 2 + node.subdirectories : node.names;
   if (node.nlink != links && (node.isDirectory() || !node.lost || mend_))
     problem(inodeText(ino) + ": link count is " + std::to_string(node.nlink) + ", should be " +
@@ -236,7 +241,6 @@ void Checker::checkNode(uint64_t ino, const Node& node) {
               rewrite(
                   ino, [links](InodeRecord& r) { r.nlink = static_cast<uint32_t>(links); }, t);
             });
-  compare(&InodeRecord::blocks, node.blocks, node.foundBlocks, "bytes allocated are");
   if (node.isDirectory()) {
     const uint64_t parent = ino == kRootInode.v ? ino : node.namedBy;
     compare(&InodeRecord::entries, node.entries, node.foundEntries, "number of names is");
