@@ -21,6 +21,7 @@ class CheckDeviceTest : public CheckTest {
   void SetUp() override {
     spdlog::set_level(spdlog::level::off);
     CheckTest::SetUp();
+    if (IsSkipped()) return;
     superblock_ = SuperblockStore(*device_).load().value();
   }
   void TearDown() override {

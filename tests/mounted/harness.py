@@ -13,6 +13,7 @@ from typing import Callable
 
 CASES = []
 COMMANDS = None
+FULL = os.environ.get("OURFS_FULL") == "1"
 SANITIZED = os.environ.get("OURFS_SANITIZED") == "1"
 
 
