@@ -142,7 +142,7 @@ Status FileData::State::flushUnstored(FileMapping& mapping, FileOffset upTo) {
 }
 
 Status FileData::State::flushCutTail(FileMapping& mapping) {
-  if (!mapping.cutTail) return Status::ok();
+  if (!mapping.cutTail || mutantEnabled("data.cut_tail_unwritten")) return Status::ok();
   FileOffset eof(mapping.size);
   TRY(writeback->flush(mapping.shared_from_this(), blockDown(eof), blockUp(eof)));
   mapping.cutTail = false;
