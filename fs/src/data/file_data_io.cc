@@ -63,7 +63,10 @@ Result<ByteCount> FileData::write(Inode& inode, FileOffset pos, std::span<const 
   auto mapping = std::static_pointer_cast<FileMapping>(any);
   s.writeback->throttle(ByteCount(from.size()));
   if (flags.fromKernelCache) {
-    if (pos.v + from.size() > mapping->size) TRY(s.flushCutTail(*mapping));
+    if (pos.v + from.size() > mapping->size && mapping->cutTail) {
+      SharedLock invalidate(mapping->invalidateLock);
+      TRY(s.flushCutTail(*mapping));
+    }
     auto done = cacheStore(*mapping, s.io, pos, from, flags.mayExtend);
     // With the kernel's writeback cache the kernel owns the times and sends them itself.
     if (done && !flags.mayExtend) s.touchModified(inode);

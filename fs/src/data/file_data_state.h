@@ -73,6 +73,8 @@ struct FileData::State {
   // nothing to write and leave the old one. First what lies before `upTo` is written, so that no
   // size is stored that would show zeros instead of it. REQUIRES: invalidate held exclusively.
   Status flushUnstored(FileMapping& mapping, FileOffset upTo);
+  // Writes the block in which the file was cut, if it was: before anything makes the file larger.
+  // REQUIRES: inode held exclusively, or invalidate shared: no truncate cuts it again meanwhile.
   Status flushCutTail(FileMapping& mapping);
   Status storeSize(Inode& inode, FileMapping& mapping, FileOffset size, bool touch);
   // The part of truncate that fallocate shares: the caller holds inode and invalidate.
