@@ -320,6 +320,8 @@ Status RocksIndex::takeForPool(ByteCount wanted) {
     if (!added) break;
     pool_->add(*run);
   }
+  // What it could name is room, too; the next call will find out that there is no more.
+  if (added.errnum() == ENOSPC && run != runs.begin()) added = Status::ok();
   runs.erase(runs.begin(), run);
   if (!runs.empty() && options_.returnSpace) options_.returnSpace(runs);
   allowCompaction();
