@@ -136,4 +136,13 @@ Result<ByteCount> FilesystemImpl::copyRange(OpenFile& from, FileOffset fromPos, 
   return done;
 }
 
+Status FilesystemImpl::makeMapsStale(InodeNo ino) {
+  const InodePtr inode = table_.find(ino);
+  const std::shared_ptr<Mapping> mapping = inode ? inode->mappingIfAny() : nullptr;
+  if (!mapping) return Status::error(ENOENT);
+  MutexLock lock(mapping->extents.mutex());
+  mapping->extents.bump();
+  return Status::ok();
+}
+
 }  // namespace ourfs

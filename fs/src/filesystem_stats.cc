@@ -88,15 +88,6 @@ Json cacheStats(FileData& data) {
 
 }  // namespace
 
-Status FilesystemImpl::makeMapsStale(InodeNo ino) {
-  const InodePtr inode = table_.find(ino);
-  const std::shared_ptr<Mapping> mapping = inode ? inode->mappingIfAny() : nullptr;
-  if (!mapping) return Status::error(ENOENT);
-  MutexLock lock(mapping->extents.mutex());
-  mapping->extents.bump();
-  return Status::ok();
-}
-
 std::string FilesystemImpl::stats(bool json) {
   const Json all = {{"volume", volumeStats(volume_, statfs())},
                     {"inodes",

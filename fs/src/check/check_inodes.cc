@@ -202,8 +202,10 @@ Status Checker::checkAttributes() {
 
 void Checker::checkCounts() {
   for (const auto& [ino, node] : nodes_) {
-    if (!node.rebuilt) checkNode(ino, node);
-    if (!node.rebuilt) continue;
+    if (!node.rebuilt) {
+      checkNode(ino, node);
+      continue;
+    }
     mendLater([this, i = ino, n = node](Transaction& t) {
       rewrite(
           i,
