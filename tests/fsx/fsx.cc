@@ -4,17 +4,18 @@
 //   ourfs-fsx --replay LOG FILE
 //
 // The idea is Apple's and NeXT's fsx: every kind of access mixed on the same bytes finds what each
-// alone does not. FILE is made anew. Before an operation that lets the file grow, its last page is
-// polluted behind the end through a mapping: what becomes part of the file has to read as zeros all
-// the same. Exit code 1: the file is not what it should be; seed, operation and the wrong range are
-// printed, and the log (FILE.fsxlog) holds all operations, to be run again with --replay. 2: wrong
-// use, or an operation failed.
+// alone does not. FILE is made anew. Before an operation that lets the file grow, but a direct
+// write, its last page is polluted behind the end through a mapping: what becomes part of the file
+// has to read as zeros all the same. Exit code 1: the file is not what it should be; seed,
+// operation and the wrong range are printed, and the log (FILE.fsxlog) holds all operations, to be
+// run again with --replay. 2: wrong use, or an operation failed.
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
@@ -23,10 +24,11 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
-#include <random>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include "iomap/random_seed.h"
 
 namespace {
 
@@ -96,11 +98,8 @@ struct Options {
   std::fprintf(stderr, "ourfs-fsx: %s: %s\n", what.c_str(), std::strerror(errno));
   std::exit(2);
 }
-[[noreturn]] void usage(const std::string& what) {
-  std::fprintf(stderr,
-               "ourfs-fsx: %s; use: ourfs-fsx [--seed N] [--operations N] [--size BYTES] "
-               "[--log FILE] [--replay LOG] FILE\n",
-               what.c_str());
+[[noreturn]] void refuse(const std::string& what) {
+  std::fprintf(stderr, "ourfs-fsx: %s\n", what.c_str());
   std::exit(2);
 }
 
@@ -151,9 +150,7 @@ class Exerciser {
 
  private:
   // ---- choosing ----
-  uint64_t pick(uint64_t below) {
-    return below == 0 ? 0 : std::uniform_int_distribution<uint64_t>(0, below - 1)(random_);
-  }
+  uint64_t pick(uint64_t below) { return random_.below(below); }
   Operation choose() {
     Operation o;
     int total = 0;
@@ -198,13 +195,13 @@ class Exerciser {
     if (!std::getline(in, line)) return false;
     std::istringstream words(line);
     if (!(words >> n >> kind >> o.at >> o.length >> o.to >> o.pollute))
-      usage("cannot read '" + line + "'");
+      refuse("cannot read '" + line + "'");
     for (const KindName& k : kKinds) {
       if (kind != k.name) continue;
       o.kind = k.kind;
       return true;
     }
-    usage("no operation '" + kind + "'");
+    refuse("no operation '" + kind + "'");
   }
 
   // ---- doing ----
@@ -387,7 +384,7 @@ class Exerciser {
   }
 
   const Options options_;
-  std::mt19937_64 random_;
+  ourfs::test::Random random_;
   std::vector<char> good_;  // the file as it should be; behind size_ it means nothing
   uint64_t size_ = 0, now_ = 0;
   bool wrong_ = false;
@@ -397,49 +394,35 @@ class Exerciser {
       std::aligned_alloc(kPage, (good_.size() + kPage - 1) / kPage * kPage), std::free};
 };
 
-uint64_t numberOf(const std::string& option, const char* text) {
-  char* end = nullptr;
-  const uint64_t value = text ? std::strtoull(text, &end, 0) : 0;
-  if (!text || *text == 0 || *end != 0) usage(option + " wants a number");
-  return value;
-}
-
-Options parse(int argc, char** argv) {
-  Options o;
-  o.seed = std::random_device()();
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const char* next = i + 1 < argc ? argv[i + 1] : nullptr;
-    if (word == "--seed") {
-      o.seed = numberOf(word, next), ++i;
-    } else if (word == "--operations") {
-      o.operations = numberOf(word, next), ++i;
-    } else if (word == "--size") {
-      o.size = numberOf(word, next), ++i;
-    } else if ((word == "--log" || word == "--replay") && next) {
-      (word == "--log" ? o.log : o.replay) = next, ++i;
-    } else if (word[0] != '-' && o.path.empty()) {
-      o.path = word;
-    } else {
-      usage("what is '" + word + "'?");
-    }
-  }
-  if (o.path.empty()) usage("no file");
-  if (!o.replay.empty()) {
-    std::ifstream log(o.replay);
-    std::string word;
-    if (!(log >> word >> o.size >> word >> o.seed)) usage("cannot read " + o.replay);
-    o.log = o.replay;
-  }
-  if (o.log.empty()) o.log = o.path + ".fsxlog";
-  if (o.size < kPage) usage("--size is at least 4096");
-  return o;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Options options = parse(argc, argv);
-  std::printf("fsx: seed %lu, %lu operations\n", options.seed, options.operations);
-  return Exerciser(options).run() ? 0 : 1;
+  Options o;
+  o.seed = std::random_device()();
+  CLI::App app("Random operations on one file, against a copy of it in memory.", "ourfs-fsx");
+  app.add_option("FILE", o.path, "made anew")->required();
+  app.add_option("--seed", o.seed, "of the random operations");
+  app.add_option("--operations", o.operations)->capture_default_str();
+  app.add_option("--size", o.size, "largest, in bytes")
+      ->check(CLI::Range(kPage, uint64_t{1} << 30))
+      ->capture_default_str();
+  app.add_option("--log", o.log, "where the operations go; FILE.fsxlog");
+  app.add_option("--replay", o.replay, "the operations of this log");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  if (!o.replay.empty()) {
+    std::ifstream log(o.replay);
+    std::string word;
+    if (!(log >> word >> o.size >> word >> o.seed) || o.size < kPage)
+      refuse("cannot read " + o.replay);
+    o.log = o.replay;
+    std::printf("fsx: seed %lu, again from %s\n", o.seed, o.replay.c_str());
+  } else {
+    std::printf("fsx: seed %lu, %lu operations\n", o.seed, o.operations);
+  }
+  if (o.log.empty()) o.log = o.path + ".fsxlog";
+  return Exerciser(o).run() ? 0 : 1;
 }

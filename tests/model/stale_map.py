@@ -379,6 +379,8 @@ def broken_at_end(file):
 # ---- exploration ----
 
 class Rules:
+    """All of them, or all but the one that `mutant` leaves out: a rule is named after its mutant."""
+
     def __init__(self, mutant=None):
         self.mutant = mutant
 
