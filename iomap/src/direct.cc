@@ -109,7 +109,7 @@ Result<ByteCount> directWrite(Mapping& mapping, IoContext& io, const DirectHooks
   if (pos >= kFileEnd || from.size() > (kFileEnd - pos).v) return Status::error(EFBIG);
   if (from.empty()) return ByteCount(0);
   Status tail = zeroEofTail(mapping, io, pos);
-  if (mapping.pages.dirtyFolios() > 0 && io.dirtied) io.dirtied(mapping);
+  tellWriteback(mapping, io);
   TRY(tail);
   DirectWriter writer(mapping, io, hooks, pos, from);
   Status status = writer.run();

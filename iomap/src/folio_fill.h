@@ -40,6 +40,13 @@ Status zeroEofTail(Mapping& mapping, IoContext& io, FileOffset until);
 // Takes a folio that nobody filled out of the cache again.
 void dropIfEmpty(Mapping& mapping, LockedFolio folio);
 
+// At the end of an operation, without locks: writeback has to know of files with dirty folios, to
+// write them, and of those with clean ones, to reclaim them. What was dirty may be clean by now.
+inline void tellWriteback(Mapping& mapping, IoContext& io) {
+  const bool any = mapping.pages.dirtyFolios() > 0 || mapping.pages.folios() > 0;
+  if (any && io.dirtied) io.dirtied(mapping);
+}
+
 inline uint64_t folioIndex(const Mapping& mapping, FileOffset pos) {
   return pos.v / mapping.pages.folioSize();
 }

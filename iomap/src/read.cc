@@ -103,7 +103,10 @@ class Reader {
     }
     // Changed under two reads: under the folio's lock it cannot.
     LockedFolio folio = mapping_.pages.lockOrCreate(folioIndex(mapping_, pos));
-    return fromFolio(folio, pos, into);
+    const Result<size_t> done = fromFolio(folio, pos, into);
+    folio.unlock();
+    tellWriteback(mapping_, io_);
+    return done;
   }
 
  private:

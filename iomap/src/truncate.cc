@@ -40,7 +40,7 @@ Status shrink(Mapping& mapping, IoContext& io, FileOffset size) {
 
 Status grow(Mapping& mapping, IoContext& io, FileOffset size) {
   TRY(zeroEofTail(mapping, io, size));
-  if (mapping.pages.dirtyFolios() > 0 && io.dirtied) io.dirtied(mapping);
+  tellWriteback(mapping, io);
   mapping.size = size.v;
   return Status::ok();
 }

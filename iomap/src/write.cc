@@ -106,7 +106,7 @@ WriteOutcome writeThroughCache(Mapping& mapping, IoContext& io, FileOffset pos,
 
 Result<ByteCount> conclude(Mapping& mapping, IoContext& io, const WriteOutcome& outcome) {
   for (const auto& [from, to] : outcome.unused) punchUnusedReservation(mapping, io.ops, from, to);
-  if (mapping.pages.dirtyFolios() > 0 && io.dirtied) io.dirtied(mapping);
+  tellWriteback(mapping, io);
   if (outcome.done.v == 0 && !outcome.status) return outcome.status;
   return outcome.done;
 }

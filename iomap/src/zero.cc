@@ -101,7 +101,7 @@ class Zeroer {
 
 Status zeroRange(Mapping& mapping, IoContext& io, FileOffset pos, ByteCount length) {
   Status status = Zeroer(mapping, io, pos, length).run();
-  if (mapping.pages.dirtyFolios() > 0 && io.dirtied) io.dirtied(mapping);
+  tellWriteback(mapping, io);
   return status;
 }
 

@@ -159,6 +159,27 @@ TEST_F(BackgroundTest, ReclaimTakesOnlyWhatIsCleanAndNotInWriteback) {
   EXPECT_EQ(file->extents.sequence(), cookie);
 }
 
+TEST_F(BackgroundTest, ReclaimFindsAFolioThatNeverWasDirty) {
+  start();
+  write(0, pattern(1, 1000));
+  ASSERT_TRUE(flush().isOk());
+  writeback->reclaim(ByteCount(16 * MiB));
+  writeback->reclaim(ByteCount(16 * MiB));
+  ASSERT_EQ(file->pages.folios(), 0u);
+  writeback->reclaim(ByteCount(32 * MiB));  // the file has nothing to give any more
+  IoContext io = volume->io([this](Mapping&) { writeback->dirtied(file); });
+  {
+    ExclusiveLock invalidate(file->invalidateLock);
+    ASSERT_TRUE(truncateCache(*file, io, FileOffset(2000)).isOk());
+  }
+  // The tail of the block was read, and is zero.
+  ASSERT_EQ(file->pages.folios(), 1u);
+  ASSERT_EQ(file->pages.dirtyFolios(), 0u);
+  writeback->reclaim(ByteCount(16 * MiB));
+  writeback->reclaim(ByteCount(16 * MiB));
+  EXPECT_EQ(file->pages.folios(), 0u);
+  expectSound();
+}
 TEST_F(BackgroundTest, ReclaimGivesFoliosInUseASecondChance) {
   VolumeOptions o;
   o.cacheLimit = ByteCount(64 * 4096);  // so large that no flusher reclaims

@@ -13,7 +13,8 @@
 
 namespace ourfs {
 
-// Called by an operation, without any folio or extent lock, after it made folios dirty.
+// Called by an operation, without any folio or extent lock, after it has left folios in the cache:
+// most of them dirty.
 using DirtiedHook = std::function<void(Mapping&)>;
 
 struct IoContext {
