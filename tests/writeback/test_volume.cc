@@ -374,6 +374,17 @@ void TestVolume::punch(Mapping& mapping, uint64_t from, uint64_t to) {
   setHole(mapping, FileOffset(from), FileOffset(to));
 }
 
+void TestVolume::freeRange(Mapping& mapping, uint64_t from, uint64_t to) {
+  MutexLock lock(mapping.extents.mutex());
+  setHole(mapping, FileOffset(from), FileOffset(to));
+}
+
+void TestVolume::freeBehind(Mapping& mapping, uint64_t size) {
+  MutexLock lock(mapping.extents.mutex());
+  mapping.storedSize = size;
+  setHole(mapping, FileOffset(roundUp(size, options.blockSize)), kFileEnd);
+}
+
 // --- what a test asks ---
 
 Extent TestVolume::extentAt(Mapping& mapping, uint64_t pos) {
@@ -402,6 +413,21 @@ std::string TestVolume::onDisk(Mapping& mapping) {
     all.replace(e.offset.v, part.size(), part);
   }
   return all;
+}
+
+std::string TestVolume::behindTheEnd(Mapping& mapping) {
+  const uint64_t size = mapping.size, start = roundDown(size, options.blockSize);
+  const Extent e = extentAt(mapping, start);
+  if (size == start || e.state != ExtentState::Mapped) return "";
+  std::string block(options.blockSize, '\0');
+  std::span<char> chars(block);
+  EXPECT_TRUE(
+      memory->read(e.address + (FileOffset(start) - e.offset), std::as_writable_bytes(chars))
+          .isOk());
+  const size_t at = block.find_first_not_of('\0', size - start);
+  return at == std::string::npos
+             ? ""
+             : "a byte that is not zero behind the end, at " + std::to_string(start + at);
 }
 
 std::string TestVolume::content(Mapping& mapping) {

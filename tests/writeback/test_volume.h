@@ -68,9 +68,13 @@ class TestVolume : public IomapOps, public WritebackOps {
   Status store(Mapping& mapping, uint64_t pos, const std::string& data);
   void truncate(Mapping& mapping, uint64_t size);
   void preallocate(Mapping& mapping, uint64_t length);  // of an empty file: one Unwritten extent
-  void punch(Mapping& mapping, uint64_t from, uint64_t to);  // whole blocks
-  std::string onDisk(Mapping& mapping);                      // up to i_size, past the cache
-  std::string content(Mapping& mapping);                     // through the cache
+  void punch(Mapping& mapping, uint64_t from, uint64_t to);      // whole blocks
+  void freeRange(Mapping& mapping, uint64_t from, uint64_t to);  // whole blocks, nothing cached
+  void freeBehind(Mapping& mapping, uint64_t size);              // the volume's part of a truncate
+  std::string onDisk(Mapping& mapping);                          // up to i_size, past the cache
+  // What is not zero behind the end of the file in its last block on disk; "" if all is.
+  std::string behindTheEnd(Mapping& mapping);
+  std::string content(Mapping& mapping);  // through the cache
   Extent extentAt(Mapping& mapping, uint64_t pos);
   std::vector<Extent> extents(Mapping& mapping);
 

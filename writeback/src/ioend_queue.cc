@@ -45,7 +45,7 @@ void endFolio(Mapping& mapping, const std::shared_ptr<Folio>& folio, bool failed
 }
 
 IoendQueue::IoendQueue(WritebackOps& ops, Done done) : ops_(ops), done_(std::move(done)) {
-  thread_ = std::thread([this] { run(); });
+  thread_ = Thread([this] { run(); });
 }
 
 IoendQueue::~IoendQueue() {

@@ -8,11 +8,11 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "common/mutex.h"
+#include "common/thread.h"
 #include "dirty_file.h"
 #include "writeback/writeback.h"
 
@@ -65,7 +65,7 @@ class IoendQueue {
   CondVar changed_;
   Ios queue_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  Thread thread_;
 };
 
 }  // namespace ourfs

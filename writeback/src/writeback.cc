@@ -1,7 +1,6 @@
 #include "writeback/writeback.h"
 
-#include <thread>
-
+#include "common/thread.h"
 #include "file_list.h"
 #include "flush_pass.h"
 #include "ioend_queue.h"
@@ -39,7 +38,7 @@ class WritebackImpl : public Writeback {
       stopping_ = true;
       wake_.notifyAll();
     }
-    for (std::thread& flusher : flushers_) flusher.join();
+    for (Thread& flusher : flushers_) flusher.join();
   }
 
   void dirtied(const std::shared_ptr<Mapping>& mapping) override {
@@ -157,7 +156,7 @@ class WritebackImpl : public Writeback {
   Mutex mutex_;
   CondVar wake_;
   bool stopping_ GUARDED_BY(mutex_) = false;
-  std::vector<std::thread> flushers_;
+  std::vector<Thread> flushers_;
 };
 
 }  // namespace
