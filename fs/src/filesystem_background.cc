@@ -94,10 +94,12 @@ bool FilesystemImpl::isBusy(Inode& inode) {
   return false;
 }
 
-Status FilesystemImpl::reclaimInode(Inode& inode) {
-  TRY(data_->reclaim(inode));
-  data_->drop(inode);
-  inodeCount_.removed(inode.ino);
+Status FilesystemImpl::eraseReclaimed(std::span<const InodePtr> inodes) {
+  inodeCount_.beginRemove(inodes);
+  const Status erased = data_->eraseRecords(inodes);
+  inodeCount_.endRemove(inodes, erased.isOk());
+  if (!erased) return erased;
+  for (const InodePtr& inode : inodes) data_->drop(*inode);
   return Status::ok();
 }
 

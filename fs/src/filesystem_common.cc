@@ -103,7 +103,7 @@ bool FilesystemImpl::moreSpace(int round, uint64_t before) {
   if (round == 0) return reclaimer_.awaitSpace(before, kForgetComes);
   if (round > 1) return false;
   if (reclaimer_.waiting() > 0) return reclaimer_.drain(kAllReclaimed);
-  return reclaimer_.reclaimed() != before;
+  return reclaimer_.freed() != before;
 }
 
 }  // namespace ourfs

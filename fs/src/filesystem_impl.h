@@ -129,7 +129,7 @@ class FilesystemImpl final : public Filesystem {
   template <class Operation>
   auto withSpace(Operation operation) -> decltype(operation()) {
     for (int round = 0;; ++round) {
-      const uint64_t before = reclaimer_.reclaimed();
+      const uint64_t before = reclaimer_.freed();
       auto result = operation();
       if (result.errnum() != ENOSPC || !moreSpace(round, before)) return result;
     }
@@ -173,7 +173,7 @@ class FilesystemImpl final : public Filesystem {
   void commitRound();
   void shrinkTable();
   bool isBusy(Inode& inode);
-  Status reclaimInode(Inode& inode);
+  Status eraseReclaimed(std::span<const InodePtr> inodes);
   void queueOrphans();
   void stopBackground();
   bool stoppingBackground();

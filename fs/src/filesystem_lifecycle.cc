@@ -25,7 +25,9 @@ FilesystemImpl::FilesystemImpl(Volume& volume, const FilesystemOptions& options)
           },
           [this](InodePtr inode) { reclaimer_.queue(inode->ino); }),
       data_(std::make_unique<FileData>(volume, table_, options.data)),
-      reclaimer_(table_, [this](Inode& inode) { return reclaimInode(inode); }) {}
+      reclaimer_(
+          table_, [this](Inode& inode) { return data_->reclaimContents(inode); },
+          [this](std::span<const InodePtr> inodes) { return eraseReclaimed(inodes); }) {}
 
 FilesystemImpl::~FilesystemImpl() {
   stopBackground();

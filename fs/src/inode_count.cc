@@ -33,8 +33,7 @@ bool InodeCount::known() {
 
 Status InodeCount::recount(Index& index, const std::function<bool()>& goOn) {
   while (goOn()) {
-    // A change in the index that is told to us only later than its key was seen is off by one: this
-    // is an estimate for statfs until the next clean unmount.
+    // A new inode that is told to us only later than its key was seen is counted twice.
     MutexLock lock(mutex_);
     size_t seen = 0;
     TRY(index.scan(inodeKey(cursor_), prefixEnd("I"), [&](std::string_view key, std::string_view) {
@@ -42,7 +41,7 @@ Status InodeCount::recount(Index& index, const std::function<bool()>& goOn) {
       auto parsed = parseKey(key);
       if (!parsed) return false;
       cursor_ = InodeNo(parsed->ino.v + 1);
-      ++count_;
+      if (!leaving_.contains(parsed->ino.v)) ++count_;
       return ++seen < kKeysPerStep;
     }));
     if (seen < kKeysPerStep) {
@@ -65,12 +64,23 @@ void InodeCount::store(const Volume& volume, Transaction& transaction) {
 
 void InodeCount::created(InodeNo ino) {
   MutexLock lock(mutex_);
-  if (known_ || ino < cursor_) ++count_;
+  if (counted(ino)) ++count_;
 }
 
-void InodeCount::removed(InodeNo ino) {
+void InodeCount::beginRemove(std::span<const InodePtr> inodes) {
   MutexLock lock(mutex_);
-  if ((known_ || ino < cursor_) && count_ > 0) --count_;
+  for (const InodePtr& inode : inodes) {
+    leaving_.insert(inode->ino.v);
+    if (counted(inode->ino) && count_ > 0) --count_;
+  }
+}
+
+void InodeCount::endRemove(std::span<const InodePtr> inodes, bool removed) {
+  MutexLock lock(mutex_);
+  for (const InodePtr& inode : inodes) {
+    leaving_.erase(inode->ino.v);
+    if (!removed && counted(inode->ino)) ++count_;
+  }
 }
 
 uint64_t InodeCount::value() {

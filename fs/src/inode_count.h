@@ -5,8 +5,11 @@
 #pragma once
 
 #include <functional>
+#include <span>
+#include <unordered_set>
 
 #include "common/mutex.h"
+#include "fs/inode.h"
 #include "fs/transaction.h"
 #include "fs/volume.h"
 
@@ -23,14 +26,19 @@ class InodeCount {
   void store(const Volume& volume, Transaction& transaction);
 
   void created(InodeNo ino);
-  void removed(InodeNo ino);
+  // Around the transaction that erases these records, so that a recount does not count them
+  // meanwhile.
+  void beginRemove(std::span<const InodePtr> inodes);
+  void endRemove(std::span<const InodePtr> inodes, bool removed);
   uint64_t value();
 
  private:
   Mutex mutex_;
   uint64_t count_ GUARDED_BY(mutex_) = 0;
   bool known_ GUARDED_BY(mutex_) = false;
-  InodeNo cursor_ GUARDED_BY(mutex_){0};  // recount has seen what lies below
+  bool counted(InodeNo ino) const REQUIRES(mutex_) { return known_ || ino < cursor_; }
+  InodeNo cursor_ GUARDED_BY(mutex_){0};                     // recount has seen what lies below
+  std::unordered_set<uint64_t> leaving_ GUARDED_BY(mutex_);  // what it must not count
 };
 
 }  // namespace ourfs

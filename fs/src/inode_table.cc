@@ -247,34 +247,42 @@ size_t InodeTable::size() {
 
 size_t InodeTable::unused() { return state_->unusedCount.load(std::memory_order_relaxed); }
 
-InodeTable::Retired InodeTable::retire(InodeNo ino, const std::function<bool(Inode&)>& away) {
+InodeTable::Retired InodeTable::beginRetire(InodeNo ino, InodePtr& leaving) {
   Shard& shard = state_->shardOf(ino);
-  InodePtr inode;
-  {
-    MutexLock lock(shard.mutex);
-    auto it = shard.entries.find(ino.v);
-    if (it == shard.entries.end()) return Retired::Absent;
-    Entry& entry = it->second;
-    if (entry.state != EntryState::Ready) return Retired::Held;
-    if (entry.inode->lookups_ != 0 || entry.inode->opens_ != 0) return Retired::InUse;
-    // New pointers are made under this mutex only, so a count of one cannot grow behind our back.
-    if (entry.inode.use_count() != 1) return Retired::Held;
-    entry.state = EntryState::Leaving;
-    state_->unlist(shard, entry);
-    inode = entry.inode;
-  }
-  const bool gone = away(*inode);
+  MutexLock lock(shard.mutex);
+  auto it = shard.entries.find(ino.v);
+  if (it == shard.entries.end()) return Retired::Absent;
+  Entry& entry = it->second;
+  if (entry.state != EntryState::Ready) return Retired::Held;
+  if (entry.inode->lookups_ != 0 || entry.inode->opens_ != 0) return Retired::InUse;
+  // New pointers are made under this mutex only, so a count of one cannot grow behind our back.
+  if (entry.inode.use_count() != 1) return Retired::Held;
+  entry.state = EntryState::Leaving;
+  state_->unlist(shard, entry);
+  leaving = entry.inode;
+  return Retired::Leaving;
+}
 
+void InodeTable::endRetire(const InodePtr& leaving, bool gone) {
+  Shard& shard = state_->shardOf(leaving->ino);
   MutexLock lock(shard.mutex);
   shard.changed.notifyAll();
-  auto it = shard.entries.find(ino.v);
+  auto it = shard.entries.find(leaving->ino.v);
   if (gone) {
     shard.entries.erase(it);
-    return Retired::Gone;
+    return;
   }
   it->second.state = EntryState::Ready;
-  state_->list(shard, ino, it->second);
-  return Retired::Kept;
+  state_->list(shard, leaving->ino, it->second);
+}
+
+InodeTable::Retired InodeTable::retire(InodeNo ino, const std::function<bool(Inode&)>& away) {
+  InodePtr inode;
+  const Retired begun = beginRetire(ino, inode);
+  if (begun != Retired::Leaving) return begun;
+  const bool gone = away(*inode);
+  endRetire(inode, gone);
+  return gone ? Retired::Gone : Retired::Kept;
 }
 
 void InodeTable::shrink(size_t keep, const std::function<bool(Inode&)>& busy) {

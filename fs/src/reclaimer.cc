@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/sync_point.h"
+#include "fs/file_data.h"
 
 namespace ourfs {
 
@@ -12,12 +13,15 @@ namespace {
 
 constexpr std::chrono::milliseconds kRetry{5};  // somebody holds a pointer for a moment
 constexpr std::chrono::seconds kLargeFile{5};   // to free one, with a slow disk
+constexpr std::chrono::milliseconds kGather{5};
+constexpr size_t kBatch = FileData::kRecordsPerStep;
 using Clock = std::chrono::steady_clock;
 
 }  // namespace
 
-Reclaimer::Reclaimer(InodeTable& inodes, std::function<Status(Inode&)> reclaim)
-    : inodes_(inodes), reclaim_(std::move(reclaim)) {}
+Reclaimer::Reclaimer(InodeTable& inodes, std::function<Status(Inode&)> contents,
+                     std::function<Status(std::span<const InodePtr>)> records)
+    : inodes_(inodes), contents_(std::move(contents)), records_(std::move(records)) {}
 
 Reclaimer::~Reclaimer() { stop(); }
 
@@ -61,7 +65,18 @@ void Reclaimer::queue(InodeNo ino) {
   MutexLock lock(mutex_);
   expected_.insert(ino.v);
   queue_.push_back(ino);
-  wake_.notifyOne();
+  // In between the thread is busy, or gathering.
+  if (queue_.size() == 1 || queue_.size() == kBatch) wake_.notifyOne();
+}
+
+// Leaves those who remove many files the time to fill a batch.
+void Reclaimer::gather() {
+  const auto end = Clock::now() + kGather;
+  while (!stop_ && hurried_ == 0 && queue_.size() < kBatch) {
+    const auto now = Clock::now();
+    if (now >= end) return;
+    (void)wake_.waitFor(mutex_, end - now);
+  }
 }
 
 void Reclaimer::run() {
@@ -73,57 +88,127 @@ void Reclaimer::run() {
       wake_.wait(mutex_);
       continue;
     }
-    const InodeNo ino = queue_.front();
-    queue_.pop_front();
+    gather();
+    if (stop_) return;
+    const auto end = queue_.begin() + static_cast<ptrdiff_t>(std::min(queue_.size(), kBatch));
+    const std::vector<InodeNo> batch(queue_.begin(), end);
+    queue_.erase(queue_.begin(), end);
     busy_ = true;
     lock.unlock();
-    SYNC_POINT("reclaimer.before_reclaim");
-    const bool settled = reclaimOne(ino);
+    const std::vector<InodeNo> again = reclaim(batch);
     lock.lock();
     busy_ = false;
     progress_.notifyAll();
-    if (settled) continue;
-    queue_.push_back(ino);
+    if (again.empty()) continue;
+    queue_.insert(queue_.end(), again.begin(), again.end());
     if (!stop_) (void)wake_.waitFor(mutex_, kRetry);
   }
 }
 
-bool Reclaimer::reclaimOne(InodeNo ino) {
+std::vector<InodeNo> Reclaimer::reclaim(std::span<const InodeNo> inos) {
+  Batch batch;
+  auto begin = Clock::now();
+  while (!inos.empty() && !stopping()) {
+    SYNC_POINT("reclaimer.before_reclaim");
+    const Step step = empty(inos.front(), batch);
+    if (step == Step::NoSpace) break;
+    if (step == Step::Held) batch.again.push_back(inos.front());
+    inos = inos.subspan(1);
+    // Large files: what is finished does not wait for all of them.
+    if (Clock::now() - begin < kGather) continue;
+    erase(batch);
+    begin = Clock::now();
+  }
+  erase(batch);
+  batch.again.insert(batch.again.end(), inos.begin(), inos.end());
+  return std::move(batch.again);
+}
+
+Reclaimer::Step Reclaimer::empty(InodeNo ino, Batch& batch) {
+  // It may be in the queue twice, and get() would wait for it to be gone.
+  const auto same = [ino](const InodePtr& inode) { return inode->ino == ino; };
+  if (std::ranges::any_of(batch.leaving, same)) return Step::Done;
   // After a crash it is not in core; if it is gone already there is nothing to do.
-  auto loaded = inodes_.get(ino);
-  if (!loaded) {
-    MutexLock lock(mutex_);
-    expected_.erase(ino.v);
-    return true;
+  if (!inodes_.get(ino)) {
+    settled(ino, false);
+    return Step::Done;
   }
-  loaded->reset();
-  Status failed;
-  const auto retired = inodes_.retire(ino, [&](Inode& inode) {
-    {
-      MutexLock attr(inode.attrMutex);
-      if (inode.record.nlink != 0) return false;
+  InodePtr inode;
+  const auto retired = inodes_.beginRetire(ino, inode);
+  if (retired == InodeTable::Retired::InUse) return Step::Done;  // queued again by its last user
+  if (retired == InodeTable::Retired::Held) return Step::Held;
+  if (retired == InodeTable::Retired::Absent) {
+    settled(ino, false);
+    return Step::Done;
+  }
+  bool unlinked = false, large = false;
+  {
+    MutexLock attr(inode->attrMutex);
+    unlinked = inode->record.nlink == 0;
+    large = inode->record.blocks != 0;
+  }
+  const Status emptied = unlinked ? contents_(*inode) : Status::ok();
+  if (unlinked && emptied.isOk()) {
+    batch.leaving.push_back(std::move(inode));
+    if (!large) {
+      ++batch.uncounted;
+    } else {
+      MutexLock lock(mutex_);
+      ++freed_;
+      progress_.notifyAll();
     }
-    failed = reclaim_(inode);
-    return failed.isOk();
-  });
-  if (retired == InodeTable::Retired::Held || failed.errnum() == ENOSPC) return false;
-  if (!failed.isOk()) {
-    spdlog::warn("inode {}: its space could not be freed: {}", ino.v, failed.message());
+    return Step::Done;
   }
+  inodes_.endRetire(inode, false);
+  if (emptied.errnum() == ENOSPC) return Step::NoSpace;
+  if (!emptied.isOk()) {
+    spdlog::warn("inode {}: its space could not be freed: {}", ino.v, emptied.message());
+  }
+  settled(ino, false);
+  return Step::Done;
+}
+
+void Reclaimer::erase(Batch& batch) {
+  if (batch.leaving.empty()) return;
+  const Status erased = records_(batch.leaving);
+  if (!erased.isOk() && erased.errnum() != ENOSPC) {
+    spdlog::warn("{} unlinked inodes could not be removed: {}", batch.leaving.size(),
+                 erased.message());
+  }
+  for (const InodePtr& inode : batch.leaving) {
+    inodes_.endRetire(inode, erased.isOk());
+    if (erased.errnum() == ENOSPC) {
+      batch.again.push_back(inode->ino);
+    } else {
+      settled(inode->ino, erased.isOk());
+    }
+  }
+  if (erased.isOk()) {
+    MutexLock lock(mutex_);
+    freed_ += batch.uncounted;
+    progress_.notifyAll();
+  }
+  batch.leaving.clear();
+  batch.uncounted = 0;
+}
+
+void Reclaimer::settled(InodeNo ino, bool gone) {
   MutexLock lock(mutex_);
-  if (retired != InodeTable::Retired::InUse) expected_.erase(ino.v);
-  if (retired == InodeTable::Retired::Gone) ++done_;
-  return true;
+  expected_.erase(ino.v);
+  if (gone) ++done_;
 }
 
 bool Reclaimer::drain(std::chrono::milliseconds limit) {
   const auto end = Clock::now() + limit;
   MutexLock lock(mutex_);
+  ++hurried_;
+  wake_.notifyOne();
   while (!stop_ && (busy_ || !queue_.empty())) {
     const auto now = Clock::now();
-    if (now >= end) return false;
+    if (now >= end) break;
     (void)progress_.waitFor(mutex_, end - now);
   }
+  --hurried_;
   return !busy_ && queue_.empty();
 }
 
@@ -131,7 +216,9 @@ bool Reclaimer::awaitSpace(uint64_t before, std::chrono::milliseconds limit) {
   constexpr size_t kLookAt = 32;
   const auto start = Clock::now();
   MutexLock lock(mutex_);
-  while (!stop_ && done_ == before) {
+  ++hurried_;
+  wake_.notifyOne();
+  while (!stop_ && freed_ == before) {
     if (!busy_ && queue_.empty()) {
       // The kernel forgets an unlinked file right after its last use: wait for that unless all are
       // open.
@@ -151,12 +238,18 @@ bool Reclaimer::awaitSpace(uint64_t before, std::chrono::milliseconds limit) {
     if (now >= end) break;
     (void)progress_.waitFor(mutex_, std::min<Clock::duration>(end - now, kRetry));
   }
-  return done_ != before;
+  --hurried_;
+  return freed_ != before;
 }
 
 size_t Reclaimer::waiting() {
   MutexLock lock(mutex_);
   return expected_.size();
+}
+
+uint64_t Reclaimer::freed() {
+  MutexLock lock(mutex_);
+  return freed_;
 }
 
 uint64_t Reclaimer::reclaimed() {

@@ -225,6 +225,7 @@ void JournalImpl::writerLoop() {
 void JournalImpl::failLocked(const Status& why) {
   if (!failure_.isOk()) return;
   failure_ = why;
+  failed_ = true;
   spdlog::error("{}: the journal stops here, nothing more is committed", why.message());
   done_[0].notifyAll();
   done_[1].notifyAll();
@@ -257,6 +258,7 @@ ByteCount JournalImpl::used() const {
 }
 
 Status JournalImpl::failure() const {
+  if (!failed_) return Status::ok();
   MutexLock lock(mutex_);
   return failure_;
 }

@@ -10,6 +10,7 @@
 //                       one after the other, and onDurable sees rising values.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <thread>
 #include <vector>
@@ -85,6 +86,7 @@ class JournalImpl final : public Journal {
   Lsn durable_ GUARDED_BY(mutex_);
   Lsn tail_ GUARDED_BY(mutex_);
   Status failure_ GUARDED_BY(mutex_);
+  std::atomic<bool> failed_ = false;  // failure_ is set; it never goes away
   JournalCounters counters_ GUARDED_BY(mutex_);
 
   uint64_t charged_ GUARDED_BY(mutex_) = 0;    // by reservations that are out

@@ -56,9 +56,13 @@ class FileData : public IomapOps, public WritebackOps {
   Status truncate(Inode& inode, FileOffset size, bool touch);
   // Writes the inode's record if attrDirty. Returns when committed, not when durable.
   Status commitAttributes(Inode& inode);
-  // Frees everything of an unlinked inode: extents in bounded steps, then attributes, record and
-  // orphan key in one transaction. The caller has made sure that nobody uses it.
-  Status reclaim(Inode& inode);
+  // Frees what an unlinked inode has: extents and attributes, in bounded steps. The caller has made
+  // sure that nobody uses it.
+  Status reclaimContents(Inode& inode);
+  // Erases the records and orphan keys of at most kRecordsPerStep inodes that have nothing any
+  // more, in one transaction. Nobody uses them.
+  static constexpr size_t kRecordsPerStep = 64;
+  Status eraseRecords(std::span<const InodePtr> inodes);
   // Forgets the cached data of an inode that leaves the table. REQUIRES: clean.
   void drop(Inode& inode);
 

@@ -89,15 +89,20 @@ class InodeTable {
   void shrink(size_t keep, const std::function<bool(Inode&)>& busy);
 
   enum class Retired {
-    Gone,    // `away` answered true: it has left the table
-    InUse,   // it has lookups or opens: forget or dropOpen will tell
-    Held,    // somebody holds a pointer for a moment: try again
-    Kept,    // `away` answered false
-    Absent,  // not in core
+    Gone,     // `away` answered true: it has left the table
+    InUse,    // it has lookups or opens: forget or dropOpen will tell
+    Held,     // somebody holds a pointer for a moment: try again
+    Kept,     // `away` answered false
+    Absent,   // not in core
+    Leaving,  // beginRetire has taken it
   };
   // Makes an unused inode leave. `away` runs without the table's mutex; meanwhile find() still
   // answers the inode (for ioends), get() waits until it is gone, and all() leaves it out.
   Retired retire(InodeNo ino, const std::function<bool(Inode&)>& away);
+  // The same in two steps, for several inodes at once. Leaving: `leaving` is set, and endRetire
+  // must follow.
+  Retired beginRetire(InodeNo ino, InodePtr& leaving);
+  void endRetire(const InodePtr& leaving, bool gone);
   // Unmount: all lookups and opens are over. Inactivates as forget does.
   void releaseAll();
 

@@ -220,7 +220,7 @@ Status FileData::fallocate(Inode& inode, int mode, FileOffset pos, ByteCount len
   return Status::ok();
 }
 
-Status FileData::reclaim(Inode& inode) {
+Status FileData::reclaimContents(Inode& inode) {
   State& s = *state_;
   bool regular = false, hasXattrs = false;
   {
@@ -238,31 +238,42 @@ Status FileData::reclaim(Inode& inode) {
     TRY(s.removeExtents(inode, *mapping, FileOffset(0), kFileEnd, FileOffset(0), false));
   }
 
-  // Attributes may be many: bounded steps, the record and the orphan key in the last one.
-  std::string prefix = xattrPrefix(inode.ino);
-  for (bool more = true; more;) {
+  constexpr size_t kAttributesPerStep = 64;
+  const std::string prefix = xattrPrefix(inode.ino);
+  for (bool more = hasXattrs; more;) {
     TRY_ASSIGN(auto room, s.volume.log().reserve(kNamespaceRoom, Privilege::Freeing));
     Transaction t;
     size_t steps = 0;
     more = false;
     auto erase = [&](auto key, auto) {
-      if (++steps > 64) {
+      if (++steps > kAttributesPerStep) {
         more = true;
         return false;
       }
       t.erase(std::string(key));
       return true;
     };
-    if (hasXattrs) TRY(s.volume.index().scan(prefix, prefixEnd(prefix), erase));
-    MutexLock attr(inode.attrMutex);
-    if (!more) {
-      t.erase(inodeKey(inode.ino));
-      t.erase(orphanKey(inode.ino));
-    }
-    TRY_ASSIGN(Lsn lsn, s.volume.log().commit(std::move(t), std::move(room)));
-    inode.attrDirty = false;
-    inode.raiseLastLsn(lsn);
+    TRY(s.volume.index().scan(prefix, prefixEnd(prefix), erase));
+    TRY(s.volume.log().commit(std::move(t), std::move(room)).status());
   }
+  return Status::ok();
+}
+
+Status FileData::eraseRecords(std::span<const InodePtr> inodes) {
+  State& s = *state_;
+  constexpr size_t kErase = 16;  // bytes of a batch, at least
+  static_assert(kRecordsPerStep * 2 * kErase < kNamespaceRoom.v);
+  TRY_ASSIGN(auto room, s.volume.log().reserve(kNamespaceRoom, Privilege::Freeing));
+  Transaction t;
+  for (const InodePtr& inode : inodes) {
+    t.erase(inodeKey(inode->ino));
+    t.erase(orphanKey(inode->ino));
+    // Nobody else can reach it, so the record cannot come back behind this transaction.
+    MutexLock attr(inode->attrMutex);
+    inode->attrDirty = false;
+  }
+  TRY_ASSIGN(const Lsn lsn, s.volume.log().commit(std::move(t), std::move(room)));
+  for (const InodePtr& inode : inodes) inode->raiseLastLsn(lsn);
   return Status::ok();
 }
 
