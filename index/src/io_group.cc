@@ -3,16 +3,21 @@
 namespace ourfs {
 
 void IoGroup::submit(IoOp op, DeviceOffset offset, std::span<std::byte> memory) {
+  if (held_) send(*held_);
+  held_ = Piece{op, offset, memory};
+}
+
+void IoGroup::send(const Piece& piece) {
   {
     MutexLock l(mu_);
     ++inFlight_;
   }
   IoRequest request;
-  request.op = op;
+  request.op = piece.op;
   request.cls = cls_;
-  request.offset = offset;
-  request.length = ByteCount(memory.size());
-  request.pieces = {IoVec{memory.data(), memory.size()}};
+  request.offset = piece.offset;
+  request.length = ByteCount(piece.memory.size());
+  request.pieces = {IoVec{piece.memory.data(), piece.memory.size()}};
   request.done = [this](Status status) { complete(status); };
   device_.submit(std::move(request));
 }
@@ -25,9 +30,25 @@ void IoGroup::complete(const Status& status) {
 }
 
 Status IoGroup::wait() {
+  if (held_) {
+    const Piece last = *std::exchange(held_, std::nullopt);
+    if (alone()) {
+      const Status status = last.op == IoOp::Read ? device_.read(last.offset, last.memory, cls_)
+                                                  : device_.write(last.offset, last.memory, cls_);
+      MutexLock l(mu_);
+      if (first_) first_ = status;
+    } else {
+      send(last);
+    }
+  }
   MutexLock l(mu_);
   while (inFlight_ > 0) idle_.wait(mu_);
   return first_;
+}
+
+bool IoGroup::alone() {
+  MutexLock l(mu_);
+  return inFlight_ == 0;
 }
 
 }  // namespace ourfs
