@@ -59,7 +59,7 @@ class DirectWriter {
   }
 
   Status flushAndDrop() {
-    if (!nextCached(start_)) return Status::ok();
+    if (!nextCached(start_) || mutantEnabled("iomap.direct_no_drop_before")) return Status::ok();
     const uint32_t size = mapping_.pages.folioSize();
     TRY(hooks_.writeback(mapping_, FileOffset(roundDown(start_.v, size)),
                          FileOffset(roundUp(end_.v, size))));
@@ -70,7 +70,8 @@ class DirectWriter {
   Status write() {
     Status status = writeMaps();
     // Pages that were stored or read while the write was under way are older than it.
-    if (!drop()) mapping_.errors.set(EIO);
+    const bool dropped = mutantEnabled("iomap.direct_no_drop_after") || drop();
+    if (!dropped && !mutantEnabled("iomap.direct_drop_untold")) mapping_.errors.set(EIO);
     if (done_.v > 0) (void)growSize(mapping_, start_ + done_);
     return status;
   }
@@ -86,6 +87,7 @@ class DirectWriter {
       // Until here the blocks cannot show anything but what they held before.
       if (iter.map().type == IomapType::Unwritten || (iter.pos() + n).v > mapping_.storedSize)
         TRY(hooks_.convert(mapping_, iter.pos(), n));
+      if (mutantEnabled("iomap.direct_size_first")) (void)growSize(mapping_, iter.pos() + n);
       SYNC_POINT("direct.after_end_io");
       iter.advance(n);
       done_ += n;

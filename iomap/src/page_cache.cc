@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 
+#include "common/sync_point.h"
 #include "require.h"
 
 namespace ourfs {
@@ -154,6 +155,7 @@ void PageCache::markDirty(LockedFolio& folio, uint32_t from, uint32_t to) {
       bits(from / state_->blockSize, (to + state_->blockSize - 1) / state_->blockSize);
   require((folio->uptodate_ & blocks) == blocks, "dirty blocks are uptodate");
   const bool first = folio->dirty_ == 0 && blocks != 0;
+  if (!first && mutantEnabled("iomap.one_dirty_bit")) return;
   folio->dirty_ |= blocks;
   if (!first) return;
   MutexLock lock(state_->mutex);
@@ -196,6 +198,7 @@ bool PageCache::waitWriteback(LockedFolio& folio) NO_THREAD_SAFETY_ANALYSIS {
   while (folio->inWriteback()) {
     std::shared_ptr<Folio> same = folio.share();
     folio.unlock();
+    SYNC_POINT("folio.before_wait");
     {
       MutexLock lock(state_->mutex);
       while (same->inWriteback()) state_->writebackEnded.wait(state_->mutex);

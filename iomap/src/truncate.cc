@@ -23,10 +23,17 @@ void dropBlocks(Mapping& mapping, LockedFolio folio, FileOffset from, FileOffset
   for (uint32_t b = first; b < end; ++b) folio->clearUptodate(b);
 }
 
+// Waits until what is in flight of the folio has ended. False: it left the cache, unlocked.
+bool settle(Mapping& mapping, LockedFolio& folio) {
+  if (!folio->inWriteback()) return true;
+  if (mutantEnabled("iomap.truncate_no_wait")) return false;
+  return mapping.pages.waitWriteback(folio);
+}
+
 // An ioend that was submitted with the old i_size must not store it after the new one.
 void awaitWritebackAt(Mapping& mapping, FileOffset pos) {
   LockedFolio folio = mapping.pages.lock(folioIndex(mapping, pos));
-  if (folio) (void)mapping.pages.waitWriteback(folio);
+  if (folio) (void)settle(mapping, folio);
 }
 
 Status shrink(Mapping& mapping, IoContext& io, FileOffset size) {
@@ -46,8 +53,8 @@ Status grow(Mapping& mapping, IoContext& io, FileOffset size) {
 }
 
 // The blocks of the folio's part of [from, to) that no dirty data stands on go back.
-void punchFolio(Mapping& mapping, IomapOps& ops, LockedFolio& folio, FileOffset from,
-                FileOffset to) {
+void giveBackClean(Mapping& mapping, LockedFolio& folio, FileOffset from, FileOffset to,
+                   const GiveBack& give) {
   const uint32_t size = folio->blockSize();
   const auto blockAt = [&](FileOffset pos) {
     return static_cast<uint32_t>((pos - folio->offset()).v / size);
@@ -58,7 +65,7 @@ void punchFolio(Mapping& mapping, IomapOps& ops, LockedFolio& folio, FileOffset 
     uint32_t stop = b;
     while (stop < end && !folio->dirty(stop)) ++stop;
     SYNC_POINT("punch.after_scan");
-    if (stop > b) ops.punchDelalloc(mapping, startOf(b), startOf(stop));
+    if (stop > b) give(startOf(b), startOf(stop));
     if (stop < end) kept = true;
     b = stop + 1;
   }
@@ -75,7 +82,7 @@ void dropFolios(Mapping& mapping, FileOffset from, FileOffset to) {
   auto next = mapping.pages.nextCached(folioIndex(mapping, from), end);
   for (; next; next = mapping.pages.nextCached(*next + 1, end)) {
     LockedFolio folio = mapping.pages.lock(*next);
-    if (!folio || !mapping.pages.waitWriteback(folio)) continue;
+    if (!folio || !settle(mapping, folio)) continue;
     dropBlocks(mapping, std::move(folio), from, to);
   }
 }
@@ -105,7 +112,22 @@ void punchUnusedReservation(Mapping& mapping, IomapOps& ops, FileOffset from, Fi
   while (from < to) {
     const FileOffset folioEnd(roundDown(from.v, folioSize) + folioSize);
     LockedFolio folio = mapping.pages.lockOrCreate(folioIndex(mapping, from));
-    punchFolio(mapping, ops, folio, from, std::min(folioEnd, to));
+    giveBackClean(mapping, folio, from, std::min(folioEnd, to),
+                  [&](FileOffset a, FileOffset b) { ops.punchDelalloc(mapping, a, b); });
+    dropIfEmpty(mapping, std::move(folio));
+    from = folioEnd;
+  }
+}
+
+void giveBackUnfilled(Mapping& mapping, FileOffset from, FileOffset to, const GiveBack& give) {
+  if (mutantEnabled("iomap.direct_frees_under_stores")) return give(from, to);
+  const uint32_t folioSize = mapping.pages.folioSize();
+  while (from < to) {
+    const FileOffset folioEnd(roundDown(from.v, folioSize) + folioSize);
+    LockedFolio folio = mapping.pages.lockOrCreate(folioIndex(mapping, from));
+    // What is on its way to these blocks makes them Mapped, or gives them back itself.
+    if (!mapping.pages.waitWriteback(folio)) continue;
+    giveBackClean(mapping, folio, from, std::min(folioEnd, to), give);
     dropIfEmpty(mapping, std::move(folio));
     from = folioEnd;
   }

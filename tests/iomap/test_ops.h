@@ -44,10 +44,11 @@ class TestOps : public IomapOps {
              IomapIntent intent) override {
     --open;
     if (intent != IomapIntent::DirectWrite || (map.flags & kIomapNew) == 0) return Status::ok();
-    MutexLock lock(mapping.extents.mutex());
     const FileOffset from(roundUp((std::max(pos, map.offset) + done).v, blockSize_));
-    if (from < map.end())
-      remove(mapping, from, map.end(), [](const Extent& e) { return !e.stored; });
+    giveBackUnfilled(mapping, from, map.end(), [&](FileOffset a, FileOffset b) {
+      MutexLock lock(mapping.extents.mutex());
+      remove(mapping, a, b, [](const Extent& e) { return !e.stored; });
+    });
     return Status::ok();
   }
 

@@ -123,18 +123,9 @@ Status FileData::end(Mapping& mapping, const Iomap& map, FileOffset pos, ByteCou
   if (intent != IomapIntent::DirectWrite || !(map.flags & kIomapNew)) return Status::ok();
   // Space that a direct write allocated and did not fill, or did not get to convert, goes back.
   State& s = *state_;
-  FileOffset from = s.blockUp(std::max(pos, map.offset) + done);
-  MutexLock extents(mapping.extents.mutex());
-  std::vector<Extent> unused;
-  mapping.extents.forEach(from, map.end(), [&](const Extent& e) {
-    if (e.state == ExtentState::Unwritten && !e.stored) unused.push_back(clip(e, from, map.end()));
-    return true;
-  });
-  for (Extent e : unused) {
-    s.volume.space().freeUnstored(s.runOf(e));
-    e.state = ExtentState::Hole;
-    (void)mapping.extents.set(e);
-  }
+  FileOffset unfilled = s.blockUp(std::max(pos, map.offset) + done);
+  giveBackUnfilled(mapping, unfilled, map.end(),
+                   [&](FileOffset from, FileOffset to) { s.freeUnstored(mapping, from, to); });
   return Status::ok();
 }
 
@@ -227,19 +218,20 @@ Status FileData::finish(Ioend& ioend) {
 }
 
 void FileData::abort(Ioend& ioend) {
-  State& s = *state_;
-  MutexLock extents(ioend.mapping->extents.mutex());
+  state_->freeUnstored(*ioend.mapping, ioend.offset, ioend.offset + ioend.length);
+}
+
+void FileData::State::freeUnstored(Mapping& mapping, FileOffset from, FileOffset to) {
+  MutexLock extents(mapping.extents.mutex());
   std::vector<Extent> unstored;
-  FileOffset end = ioend.offset + ioend.length;
-  ioend.mapping->extents.forEach(ioend.offset, end, [&](const Extent& e) {
-    if (e.state == ExtentState::Unwritten && !e.stored)
-      unstored.push_back(clip(e, ioend.offset, end));
+  mapping.extents.forEach(from, to, [&](const Extent& e) {
+    if (e.state == ExtentState::Unwritten && !e.stored) unstored.push_back(clip(e, from, to));
     return true;
   });
   for (Extent e : unstored) {
-    s.volume.space().freeUnstored(s.runOf(e));
+    volume.space().freeUnstored(runOf(e));
     e.state = ExtentState::Hole;
-    (void)ioend.mapping->extents.set(e);
+    (void)mapping.extents.set(e);
   }
 }
 

@@ -48,6 +48,8 @@ struct FileData::State {
   // The keys that a change of the map asks for; and the space that it gave up.
   void recordDelta(Transaction& t, InodeNo ino, const ExtentDelta& delta) const;
   void releaseReplaced(Transaction& t, const ExtentDelta& delta);
+  // Gives back the allocated space in the range that never got to the index.
+  void freeUnstored(Mapping& mapping, FileOffset from, FileOffset to);
 
   // Adds the inode's record to `t` and commits. The extent mutex orders the log like the map.
   struct InodeUpdate {

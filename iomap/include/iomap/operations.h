@@ -1,7 +1,9 @@
 // The operations on file data. Each is a loop over IomapIter.
 //
-// All take lengths in bytes and answer bytes done; an error only if nothing was done.
-// Locks that the caller holds are named per function: "inode" is the inode lock of fs/.
+// All take lengths in bytes and answer bytes done; an error only if nothing was done. What is
+// copied comes from the daemon's own memory, so a copy stops short between two folios only; the
+// caller goes on behind the bytes that were answered. Locks that the caller holds are named per
+// function: "inode" is the inode lock of fs/.
 #pragma once
 
 #include <functional>
@@ -29,9 +31,10 @@ Result<ByteCount> bufferedWrite(Mapping& mapping, IoContext& io, FileOffset pos,
                                 std::span<const std::byte> from);
 
 // A store that the kernel's page cache hands over (FUSE_WRITE_CACHE): whole pages, never beyond
-// i_size except in writeback-cache mode. Caller holds neither inode nor invalidate lock; takes the
-// invalidate lock shared and folio locks, nothing more. What lies beyond i_size is dropped unless
-// `mayExtend`.
+// i_size except in writeback-cache mode. All of it or an error: the kernel takes its pages for
+// clean whatever the count, so a short one would lose the rest in silence. Caller holds neither
+// inode nor invalidate lock; takes the invalidate lock shared and folio locks, nothing more. What
+// lies beyond i_size is dropped unless `mayExtend`.
 Result<ByteCount> cacheStore(Mapping& mapping, IoContext& io, FileOffset pos,
                              std::span<const std::byte> from, bool mayExtend);
 
@@ -82,5 +85,12 @@ Result<FileOffset> seekHole(Mapping& mapping, IoContext& io, FileOffset from);
 // and each folio's lock: a writer that holds neither the inode lock nor that one sees its map go
 // stale.
 void punchUnusedReservation(Mapping& mapping, IomapOps& ops, FileOffset from, FileOffset to);
+
+// The same for the Unwritten space in [from, to), whole blocks, that a direct write allocated and
+// did not get to convert: a store of the kernel's page cache may stand on it by now, or be on its
+// way to the disk. Calls `give` for the rest, each part under its folio's lock. For IomapOps::end;
+// caller holds: invalidate, no folio lock.
+using GiveBack = std::function<void(FileOffset, FileOffset)>;
+void giveBackUnfilled(Mapping& mapping, FileOffset from, FileOffset to, const GiveBack& give);
 
 }  // namespace ourfs
