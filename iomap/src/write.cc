@@ -99,7 +99,7 @@ WriteOutcome writeThroughCache(Mapping& mapping, IoContext& io, FileOffset pos,
   if (!outcome.status) return outcome;
   BufferedWriter writer(mapping, io, pos, from);
   outcome.status = writer.run();
-  outcome.done = writer.done();
+  outcome.done = mutantEnabled("iomap.short_counts_whole") ? ByteCount(from.size()) : writer.done();
   outcome.unused = writer.iter().unusedNew();
   return outcome;
 }
@@ -107,7 +107,8 @@ WriteOutcome writeThroughCache(Mapping& mapping, IoContext& io, FileOffset pos,
 Result<ByteCount> conclude(Mapping& mapping, IoContext& io, const WriteOutcome& outcome) {
   for (const auto& [from, to] : outcome.unused) punchUnusedReservation(mapping, io.ops, from, to);
   tellWriteback(mapping, io);
-  if (outcome.done.v == 0 && !outcome.status) return outcome.status;
+  const bool anyBytes = outcome.done.v > 0 && !mutantEnabled("iomap.error_hides_bytes");
+  if (!anyBytes && !outcome.status) return outcome.status;
   return outcome.done;
 }
 
@@ -135,7 +136,9 @@ Result<ByteCount> cacheStore(Mapping& mapping, IoContext& io, FileOffset pos,
     if (!from.empty()) outcome = writeThroughCache(mapping, io, pos, from);
   }
   TRY_ASSIGN(ByteCount done, conclude(mapping, io, outcome));
-  return outcome.status ? done + dropped : done;
+  if (outcome.status) return done + dropped;
+  if (mutantEnabled("iomap.short_store")) return done;
+  return outcome.status;
 }
 
 }  // namespace ourfs
