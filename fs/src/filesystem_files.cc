@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/sync_point.h"
 #include "filesystem_impl.h"
 
 namespace ourfs {
@@ -11,7 +12,8 @@ namespace ourfs {
 Result<OpenFilePtr> FilesystemImpl::openInode(const InodePtr& inode, int flags) {
   const std::shared_ptr<Mapping> mapping = inode->mappingIfAny();
   // Without a mapping no write has failed yet, and the first error will be news.
-  const ErrSeq::Cursor cursor = mapping ? mapping->errors.sample() : ErrSeq::Cursor{0};
+  const bool sample = mapping && !mutantEnabled("files.open_without_sample");
+  const ErrSeq::Cursor cursor = sample ? mapping->errors.sample() : ErrSeq::Cursor{0};
   table_.addOpen(inode);
   return OpenFilePtr(std::make_unique<OpenFile>(inode, flags, cursor).release());
 }
@@ -35,6 +37,8 @@ void FilesystemImpl::release(OpenFilePtr file) {
   table_.dropOpen(inode);
 }
 
+// Two at a time on one open file must not both be told the same error, so it is looked up under
+// the mutex, when all else is done.
 Status FilesystemImpl::flush(OpenFile& file) {
   const std::shared_ptr<Mapping> mapping = file.inode->mappingIfAny();
   if (!mapping) return Status::ok();
@@ -51,15 +55,9 @@ Status FilesystemImpl::fsync(OpenFile& file, bool dataOnly) {
 }
 
 Status FilesystemImpl::syncFile(OpenFile& file, bool dataOnly) {
-  ErrSeq::Cursor cursor;
-  {
-    MutexLock lock(file.mutex);
-    cursor = file.cursor;
-  }
-  const Status synced = data_->fsync(*file.inode, dataOnly, cursor);
-  MutexLock lock(file.mutex);
-  file.cursor = cursor;
-  return synced;
+  const Status synced = data_->fsync(*file.inode, dataOnly);
+  const Status told = flush(file);
+  return told.isOk() ? synced : told;
 }
 
 Status FilesystemImpl::syncWrite(OpenFile& file) {
@@ -131,7 +129,8 @@ Result<ByteCount> FilesystemImpl::copyRange(OpenFile& from, FileOffset fromPos, 
     done += *put;
   }
   touchAtime(*from.inode);
-  if (done.v == 0 && !failed.isOk()) return failed;
+  const bool anyBytes = done.v > 0 && !mutantEnabled("files.copy_error_hides_bytes");
+  if (!anyBytes && !failed.isOk()) return failed;
   TRY(syncWrite(to));
   return done;
 }

@@ -41,8 +41,8 @@ class FileData : public IomapOps, public WritebackOps {
   Result<ByteCount> write(Inode& inode, FileOffset pos, std::span<const std::byte> from,
                           WriteFlags flags);
   // Writes back, waits, and makes durable. `dataOnly`: fdatasync. Errors of earlier background
-  // writeback are reported through `cursor`, once.
-  Status fsync(Inode& inode, bool dataOnly, ErrSeq::Cursor& cursor);
+  // writeback are in Mapping::errors; whoever has an open file asks there, with its cursor.
+  Status fsync(Inode& inode, bool dataOnly);
   Status flushRange(Inode& inode, FileOffset from,
                     FileOffset to);  // data written back, not durable
   Status fallocate(Inode& inode, int mode, FileOffset pos, ByteCount length);  // FALLOC_FL_*

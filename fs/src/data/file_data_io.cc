@@ -109,7 +109,7 @@ Status FileData::flushRange(Inode& inode, FileOffset from, FileOffset to) {
   return mapping ? state_->writeback->flush(mapping, from, to) : Status::ok();
 }
 
-Status FileData::fsync(Inode& inode, bool dataOnly, ErrSeq::Cursor& cursor) {
+Status FileData::fsync(Inode& inode, bool dataOnly) {
   State& s = *state_;
   auto mapping = std::static_pointer_cast<FileMapping>(inode.mappingIfAny());
   Status written;
@@ -127,9 +127,6 @@ Status FileData::fsync(Inode& inode, bool dataOnly, ErrSeq::Cursor& cursor) {
     uint64_t seen = mapping->writesFlushed.load();
     while (seen < writes && !mapping->writesFlushed.compare_exchange_weak(seen, writes)) {
     }
-  }
-  if (mapping) {
-    if (int background = mapping->errors.checkAndAdvance(cursor)) return Status::error(background);
   }
   return written;
 }

@@ -20,7 +20,7 @@ class ErrSeq {
   Cursor sample() const { return value_.load(std::memory_order_acquire); }
   void set(int errnum);  // records a new error
   // 0, or the error that happened since `cursor`; advances the cursor, so that it is told once.
-  int checkAndAdvance(Cursor& cursor) const;
+  int checkAndAdvance(Cursor& cursor);
 
  private:
   std::atomic<uint64_t> value_{0};  // counter << 16 | errno
