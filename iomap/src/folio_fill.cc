@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/sync_point.h"
+
 namespace ourfs {
 
 namespace {
@@ -62,7 +64,9 @@ Status fillForWrite(Mapping& mapping, BlockDevice& device, Folio& folio, const I
 
 void finishWrite(Mapping& mapping, LockedFolio& folio, FolioSpan span) {
   const uint32_t size = folio->blockSize();
-  for (uint32_t b = span.from / size; b <= (span.to - 1) / size; ++b) folio->setUptodate(b);
+  const FolioSpan filled =
+      mutantEnabled("iomap.uptodate_whole_folio") ? FolioSpan{0, folio->size()} : span;
+  for (uint32_t b = filled.from / size; b <= (filled.to - 1) / size; ++b) folio->setUptodate(b);
   mapping.pages.markDirty(folio, span.from, span.to);
 }
 

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cstring>
 #include <thread>
 
 #include "writeback_fixture.h"
@@ -191,6 +192,38 @@ TEST_F(FlushTest, AFolioOfSeveralBlocksEndsWritebackWithItsLastWrite) {
   EXPECT_FALSE(file->pages.lock(0)->inWriteback());
   EXPECT_EQ(volume->onDisk(*file), pattern(11, 4096));
   expectSound();
+}
+
+class PartialFolioTest : public FlushTest {
+ protected:
+  // A folio of four blocks on disk, and not in the cache; then one of them is written in part.
+  bool othersStayAsTheyAre(const char* mutant = nullptr) {
+    VolumeOptions o;
+    o.blockSize = 1024;
+    start(o);
+    std::optional<ScopedMutant> rule;
+    if (mutant != nullptr) rule.emplace(mutant);
+    std::string expected = pattern(1, 4096);
+    write(0, expected);
+    EXPECT_TRUE(flush().isOk());
+    writeback->reclaim(o.cacheLimit);
+    EXPECT_EQ(file->pages.folios(), 0u);
+    std::byte* const memory = volume->pool.allocate();  // that the folio gets next
+    std::memset(memory, 0xEE, 4096);
+    volume->pool.free(memory);
+    write(1024 + 10, pattern(2, 20));
+    expected.replace(1024 + 10, 20, pattern(2, 20));
+    EXPECT_TRUE(flush().isOk());
+    written = volume->dataWrites().back().bytes.size();
+    return volume->onDisk(*file) == expected;
+  }
+  uint64_t written = 0;
+};
+
+TEST_F(PartialFolioTest, OnlyTheDirtyBlocksOfAFolioAreWritten) {
+  EXPECT_TRUE(othersStayAsTheyAre());
+  EXPECT_EQ(written, 1024u);
+  EXPECT_FALSE(othersStayAsTheyAre("writeback.whole_folio"));
 }
 
 TEST_F(FlushTest, AFlushWaitsForTheWritesOfOthers) {

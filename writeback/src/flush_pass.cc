@@ -74,14 +74,15 @@ FlushPass::Outcome FlushPass::writeFolio(LockedFolio& folio) {
 
 void FlushPass::planRuns(LockedFolio& folio, uint32_t liveBlocks, FileOffset size) {
   const uint32_t blockSize = folio->blockSize();
+  const bool all = mutantEnabled("writeback.whole_folio");
   runs_.clear();
   for (uint32_t from = 0; from < liveBlocks;) {
-    if (!folio->dirty(from)) {
+    if (!all && !folio->dirty(from)) {
       ++from;
       continue;
     }
     uint32_t to = from + 1;
-    while (to < liveBlocks && folio->dirty(to)) ++to;
+    while (to < liveBlocks && (all || folio->dirty(to))) ++to;
     const FileOffset pos = folio->offset() + ByteCount(uint64_t{from} * blockSize);
     Run run;
     run.from = from;
