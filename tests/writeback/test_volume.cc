@@ -320,37 +320,11 @@ Status TestVolume::store(Mapping& mapping, uint64_t pos, const std::string& data
 
 void TestVolume::truncate(Mapping& mapping, uint64_t size) {
   ExclusiveLock invalidate(mapping.invalidateLock);
-  const uint32_t folioSize = pool.folioSize();
-  const uint64_t old = mapping.size;
-  if (size < old) {
-    mapping.size = size;
-    const uint64_t first = roundUp(size, folioSize) / folioSize;
-    if (size % folioSize != 0) {  // the tail reads as zeros when the file grows again
-      LockedFolio edge = mapping.pages.lockOrCreate(size / folioSize);
-      mapping.pages.waitWriteback(edge);
-      const auto from = static_cast<uint32_t>(size % folioSize);
-      fillEdges(mapping, edge, 0, folioSize);
-      std::memset(edge->data() + from, 0, folioSize - from);
-      const uint64_t lastBlock = roundDown(size, options.blockSize);
-      const bool space = extentAt(mapping, lastBlock).state != ExtentState::Hole;
-      const auto block = static_cast<uint32_t>(lastBlock % folioSize);
-      mapping.pages.clearDirty(edge, (block + options.blockSize) / options.blockSize,
-                               edge->blocks());
-      if (space && size % options.blockSize != 0)
-        mapping.pages.markDirty(edge, block, block + options.blockSize);
-    }
-    for (const uint64_t index : cached(mapping, first, UINT64_MAX)) {
-      LockedFolio folio = mapping.pages.lock(index);
-      if (folio && mapping.pages.waitWriteback(folio)) mapping.pages.discard(std::move(folio));
-    }
-    MutexLock lock(mapping.extents.mutex());
-    mapping.storedSize = size;
-    setHole(mapping, FileOffset(roundUp(size, options.blockSize)), kFileEnd);
-  } else {
-    mapping.size = size;
-    MutexLock lock(mapping.extents.mutex());
-    mapping.storedSize = size;
-  }
+  IoContext context = io();
+  EXPECT_TRUE(truncateCache(mapping, context, FileOffset(size)).isOk());
+  MutexLock lock(mapping.extents.mutex());
+  mapping.storedSize = size;
+  setHole(mapping, FileOffset(roundUp(size, options.blockSize)), kFileEnd);
 }
 
 void TestVolume::preallocate(Mapping& mapping, uint64_t length) {
@@ -365,11 +339,7 @@ void TestVolume::preallocate(Mapping& mapping, uint64_t length) {
 
 void TestVolume::punch(Mapping& mapping, uint64_t from, uint64_t to) {
   ExclusiveLock invalidate(mapping.invalidateLock);
-  const uint32_t folioSize = pool.folioSize();
-  for (const uint64_t index : cached(mapping, from / folioSize, to / folioSize)) {
-    LockedFolio folio = mapping.pages.lock(index);
-    if (folio && mapping.pages.waitWriteback(folio)) mapping.pages.discard(std::move(folio));
-  }
+  dropFolios(mapping, FileOffset(from), FileOffset(to));
   MutexLock lock(mapping.extents.mutex());
   setHole(mapping, FileOffset(from), FileOffset(to));
 }
