@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/sync_point.h"
 #include "require.h"
 
 namespace ourfs {
@@ -17,6 +18,12 @@ uint64_t nextSequence() {
 
 bool hasAddress(const Extent& e) {
   return e.state == ExtentState::Mapped || e.state == ExtentState::Unwritten;
+}
+
+// The change that forgets to bump: to space that is not written, to data, to nothing.
+std::string_view bumpMutant(ExtentState to) {
+  if (to == ExtentState::Hole) return "iomap.remove_without_bump";
+  return to == ExtentState::Mapped ? "iomap.convert_without_bump" : "iomap.insert_without_bump";
 }
 
 bool mergeable(const Extent& left, const Extent& right) {
@@ -75,7 +82,7 @@ void ExtentMap::forEach(FileOffset from, FileOffset to,
 
 ExtentDelta ExtentMap::set(const Extent& extent) {
   require(wellFormed(extent), "malformed extent");
-  raiseSequence();
+  if (!mutantEnabled(bumpMutant(extent.state))) raiseSequence();
 
   Extent fresh = extent;
   if (!hasAddress(fresh)) fresh.address = DeviceOffset(0);
