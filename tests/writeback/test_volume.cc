@@ -8,7 +8,14 @@ namespace ourfs::test {
 
 namespace {
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#define THREADS_WATCHED __has_feature(thread_sanitizer)
+#elif defined(__SANITIZE_THREAD__)
+#define THREADS_WATCHED 1
+#else
+#define THREADS_WATCHED 0
+#endif
+#if THREADS_WATCHED
 #define UNWATCHED __attribute__((no_sanitize("thread"), noinline))
 #else
 #define UNWATCHED
