@@ -255,6 +255,17 @@ TEST_F(FuseSessionTest, WithTheWritebackCacheAWriteOnlyFileMayBeRead) {
   EXPECT_EQ(read(file, 100, 4), "page");  // it may extend, and lies where the kernel put it
 }
 
+// The kernel may hold a longer file than the daemon knows of; only the kernel can read that.
+TEST_F(FuseSessionTest, WithTheWritebackCacheDirectOpensAreTheKernels) {
+  FuseSessionOptions options;
+  options.writebackCache = true;
+  serveAndInit(options);
+  Opened file = create("file");
+  Reply r = kernel_.call(FUSE_OPEN, file.entry.nodeid, fuse_open_in{O_RDONLY | O_DIRECT, 0});
+  EXPECT_EQ(r.error, 0);
+  EXPECT_FALSE(r.as<fuse_open_out>().open_flags & FOPEN_DIRECT_IO);
+}
+
 TEST_F(FuseSessionTest, SyncfsMakesEverythingDurable) {
   serveAndInit();
   Opened file = create("file");

@@ -28,16 +28,17 @@ int flagsFor(const Connection& c, uint32_t flags) {
 
 // KEEP_CACHE: nobody else changes data. NOFLUSH: close(2) reports no error of background writeback
 // here, as on XFS and ext4; fsync does. It may not be had with the kernel's writeback cache, which
-// flushes then.
+// flushes then. O_DIRECT is the kernel's to do with its writeback cache: it may hold a longer file
+// than we know of, and a read that asks us alone would end at our end.
 uint32_t openFlags(Connection& c, uint32_t flags) {
   uint32_t reply = FOPEN_KEEP_CACHE;
   bool writes = (flags & O_ACCMODE) != O_RDONLY;
   if (!c.writebackCache.load()) {
     reply |= FOPEN_NOFLUSH;
+    if (flags & O_DIRECT) reply |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
   } else if (writes && kernelMayHoldMoreThanIsFree(c)) {
     reply |= FOPEN_DIRECT_IO;  // so that ENOSPC reaches the writer
   }
-  if (flags & O_DIRECT) reply |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
   return reply;
 }
 
