@@ -26,7 +26,9 @@ class DirectWriter {
   Status run() {
     // A store through mmap brings whole pages. If a block is larger, the store decides what the
     // rest of the block holds, and must not do so while the map under it is about to become Mapped.
-    if (mapping_.pages.blockSize() > kKernelPage) {
+    // If this write goes past the end of the file, a store of the kernel's writeback cache further
+    // out would zero from the old end on what is written here.
+    if (mapping_.pages.blockSize() > kKernelPage || end_.v > mapping_.size) {
       ExclusiveLock invalidate(mapping_.invalidateLock);
       TRY(flushAndDrop());
       return write();
