@@ -28,7 +28,8 @@ class DirectWriter {
     // rest of the block holds, and must not do so while the map under it is about to become Mapped.
     // If this write goes past the end of the file, a store of the kernel's writeback cache further
     // out would zero from the old end on what is written here.
-    if (mapping_.pages.blockSize() > kKernelPage || end_.v > mapping_.size) {
+    const bool grows = end_.v > mapping_.size && !mutantEnabled("iomap.direct_grows_shared");
+    if (mapping_.pages.blockSize() > kKernelPage || grows) {
       ExclusiveLock invalidate(mapping_.invalidateLock);
       TRY(flushAndDrop());
       return write();

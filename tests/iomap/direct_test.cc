@@ -34,8 +34,8 @@ TEST_P(DirectTest, WhatIsDirtyIsWrittenAndDroppedBeforeADirectWrite) {
   EXPECT_FALSE(replacesWhatIsDirty());
 }
 
-// Blocks up to the kernel's page: reads and stores go on during the write, under the shared lock.
-// With larger ones they wait for its end.
+// Blocks up to the kernel's page: reads and stores go on during a write inside the file, under the
+// shared lock. With larger ones, or if the file grows, they wait for its end.
 class DirectSharedTest : public DirectBase {
  protected:
   static constexpr uint64_t kPage = 4096;
@@ -67,8 +67,10 @@ class DirectSharedTest : public DirectBase {
     file.ops.afterBegin = nullptr;
     return file.verify().empty();
   }
-  // A direct write makes a file longer whose old tail is in a folio.
+  // A direct write makes a file longer whose old tail is in a folio. It keeps readers out for that
+  // time; the order of its steps is right without that, too.
   static bool readersSeeTheOldFileOrTheNew() {
+    ScopedMutant shared("iomap.direct_grows_shared");
     TestFile file(GetParam());
     file.write(0, 500, 1);
     file.flush();
@@ -82,6 +84,29 @@ class DirectSharedTest : public DirectBase {
     file.ops.afterBegin = nullptr;
     EXPECT_EQ(file.verify(), "");
     return oneWhole(got, before, file.model);
+  }
+  // A page of the kernel's writeback cache, further out, comes while a direct write goes over the
+  // end of the file.
+  static std::string storeBehindADirectWriteThatGrows() {
+    TestFile file(GetParam());
+    file.write(0, kPage + 900, 1);
+    file.flush();
+    file.evictAll();
+    std::thread store;
+    callOnce("direct.after_end_io", [&] {
+      store = std::thread([&] { EXPECT_EQ(file.cacheWrite(5 * kPage, kPage, 2), kPage); });
+      // With the rule it waits for the end of the write.
+      if (mutantEnabled("iomap.direct_grows_shared")) store.join();
+    });
+    const std::vector<std::byte> bytes = test::pattern(3, kPage);
+    {
+      ExclusiveLock inode(file.inodeLock);
+      EXPECT_TRUE(
+          directWrite(file.mapping, file.io, file.hooks(), FileOffset(kPage), bytes).isOk());
+    }
+    if (store.joinable()) store.join();
+    std::copy(bytes.begin(), bytes.end(), file.model.begin() + kPage);
+    return file.verify();
   }
   static bool lostOverwriteIsTold() {
     TestFile file(GetParam());
@@ -121,6 +146,12 @@ TEST_P(DirectSharedTest, TheSizeGrowsOnlyAfterTheOldTailIsGone) {
   EXPECT_TRUE(readersSeeTheOldFileOrTheNew());
   ScopedMutant mutant("iomap.direct_size_first");
   EXPECT_FALSE(readersSeeTheOldFileOrTheNew());
+}
+
+TEST_P(DirectSharedTest, AStoreFurtherOutWaitsForADirectWriteThatGrowsTheFile) {
+  EXPECT_EQ(storeBehindADirectWriteThatGrows(), "");
+  ScopedMutant mutant("iomap.direct_grows_shared");
+  EXPECT_NE(storeBehindADirectWriteThatGrows(), "");
 }
 
 TEST_P(DirectSharedTest, AFolioThatStaysIsToldByTheNextFsync) {
