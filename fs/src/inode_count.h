@@ -33,10 +33,11 @@ class InodeCount {
   uint64_t value();
 
  private:
+  bool counted(InodeNo ino) const REQUIRES(mutex_) { return known_ || ino < cursor_; }
+
   Mutex mutex_;
   uint64_t count_ GUARDED_BY(mutex_) = 0;
   bool known_ GUARDED_BY(mutex_) = false;
-  bool counted(InodeNo ino) const REQUIRES(mutex_) { return known_ || ino < cursor_; }
   InodeNo cursor_ GUARDED_BY(mutex_){0};                     // recount has seen what lies below
   std::unordered_set<uint64_t> leaving_ GUARDED_BY(mutex_);  // what it must not count
 };

@@ -11,9 +11,9 @@ namespace ourfs {
 
 namespace {
 
-constexpr std::chrono::milliseconds kRetry{5};  // somebody holds a pointer for a moment
-constexpr std::chrono::seconds kLargeFile{5};   // to free one, with a slow disk
-constexpr std::chrono::milliseconds kGather{5};
+constexpr std::chrono::milliseconds kRetry{5};   // somebody holds a pointer for a moment
+constexpr std::chrono::seconds kLargeFile{5};    // to free one, with a slow disk
+constexpr std::chrono::milliseconds kGather{5};  // what is freed waits no longer for its batch
 constexpr size_t kBatch = FileData::kRecordsPerStep;
 using Clock = std::chrono::steady_clock;
 
@@ -141,16 +141,16 @@ Reclaimer::Step Reclaimer::empty(InodeNo ino, Batch& batch) {
     settled(ino, false);
     return Step::Done;
   }
-  bool unlinked = false, large = false;
+  bool unlinked = false, hasBlocks = false;
   {
     MutexLock attr(inode->attrMutex);
     unlinked = inode->record.nlink == 0;
-    large = inode->record.blocks != 0;
+    hasBlocks = inode->record.blocks != 0;
   }
   const Status emptied = unlinked ? contents_(*inode) : Status::ok();
   if (unlinked && emptied.isOk()) {
     batch.leaving.push_back(std::move(inode));
-    if (!large) {
+    if (!hasBlocks) {
       ++batch.uncounted;
     } else {
       MutexLock lock(mutex_);

@@ -145,8 +145,6 @@ TEST_F(ReclaimerTest, StopEndsABatchBetweenTwoInodes) {
     while (!reclaimer_.stopping()) std::this_thread::yield();
   };
   queueTogether({1, 2, 3});
-  while (!reclaimer_.stopping()) std::this_thread::yield();
-  reclaimer_.drain(10s);
   while (reclaimer_.waiting() > 2) std::this_thread::yield();
   stopper.join();
   EXPECT_EQ(batches_, (std::vector<Numbers>{{500}, {1}}));

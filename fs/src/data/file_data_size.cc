@@ -261,7 +261,7 @@ Status FileData::reclaimContents(Inode& inode) {
 
 Status FileData::eraseRecords(std::span<const InodePtr> inodes) {
   State& s = *state_;
-  constexpr size_t kErase = 16;  // bytes of a batch, at least
+  constexpr size_t kErase = 16;  // bytes that one adds to a batch, at most
   static_assert(kRecordsPerStep * 2 * kErase < kNamespaceRoom.v);
   TRY_ASSIGN(auto room, s.volume.log().reserve(kNamespaceRoom, Privilege::Freeing));
   Transaction t;
