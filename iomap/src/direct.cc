@@ -24,12 +24,7 @@ class DirectWriter {
         from_(from) {}
 
   Status run() {
-    // A store through mmap brings whole pages. If a block is larger, the store decides what the
-    // rest of the block holds, and must not do so while the map under it is about to become Mapped.
-    // If this write goes past the end of the file, a store of the kernel's writeback cache further
-    // out would zero from the old end on what is written here.
-    const bool grows = end_.v > mapping_.size && !mutantEnabled("iomap.direct_grows_shared");
-    if (mapping_.pages.blockSize() > kKernelPage || grows) {
+    if (mapping_.pages.blockSize() > kKernelPage || grows() || fillsSpace()) {
       ExclusiveLock invalidate(mapping_.invalidateLock);
       TRY(flushAndDrop());
       return write();
@@ -45,6 +40,29 @@ class DirectWriter {
   ByteCount done() const { return done_; }
 
  private:
+  // What keeps stores of the kernel's page cache out for the whole write. A store brings whole
+  // pages: if a block is larger, the store decides what the rest of the block holds, and must not
+  // do so while the map under it is about to become Mapped.
+
+  // A page of the kernel's writeback cache further out would zero from the old end on what is
+  // written here.
+  bool grows() const {
+    return end_.v > mapping_.size && !mutantEnabled("iomap.direct_grows_shared");
+  }
+  // Of two that fill the same new blocks, the one that fails would free them under the other. Only
+  // who holds the inode lock takes data away, so what is Mapped now stays Mapped.
+  bool fillsSpace() const {
+    if (mutantEnabled("iomap.direct_fills_shared")) return false;
+    MutexLock extents(mapping_.extents.mutex());
+    FileOffset mapped = start_;
+    mapping_.extents.forEach(start_, end_, [&](const Extent& e) {
+      if (e.offset > mapped || e.state != ExtentState::Mapped) return false;
+      mapped = e.end();
+      return true;
+    });
+    return mapped < end_;
+  }
+
   std::optional<uint64_t> nextCached(FileOffset from) const {
     return mapping_.pages.nextCached(folioIndex(mapping_, from), folioIndexUp(mapping_, end_));
   }

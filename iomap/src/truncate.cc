@@ -53,8 +53,8 @@ Status grow(Mapping& mapping, IoContext& io, FileOffset size) {
 }
 
 // The blocks of the folio's part of [from, to) that no dirty data stands on go back.
-void giveBackClean(Mapping& mapping, LockedFolio& folio, FileOffset from, FileOffset to,
-                   const GiveBack& give) {
+void punchFolio(Mapping& mapping, IomapOps& ops, LockedFolio& folio, FileOffset from,
+                FileOffset to) {
   const uint32_t size = folio->blockSize();
   const auto blockAt = [&](FileOffset pos) {
     return static_cast<uint32_t>((pos - folio->offset()).v / size);
@@ -65,7 +65,7 @@ void giveBackClean(Mapping& mapping, LockedFolio& folio, FileOffset from, FileOf
     uint32_t stop = b;
     while (stop < end && !folio->dirty(stop)) ++stop;
     SYNC_POINT("punch.after_scan");
-    if (stop > b) give(startOf(b), startOf(stop));
+    if (stop > b) ops.punchDelalloc(mapping, startOf(b), startOf(stop));
     if (stop < end) kept = true;
     b = stop + 1;
   }
@@ -112,22 +112,7 @@ void punchUnusedReservation(Mapping& mapping, IomapOps& ops, FileOffset from, Fi
   while (from < to) {
     const FileOffset folioEnd(roundDown(from.v, folioSize) + folioSize);
     LockedFolio folio = mapping.pages.lockOrCreate(folioIndex(mapping, from));
-    giveBackClean(mapping, folio, from, std::min(folioEnd, to),
-                  [&](FileOffset a, FileOffset b) { ops.punchDelalloc(mapping, a, b); });
-    dropIfEmpty(mapping, std::move(folio));
-    from = folioEnd;
-  }
-}
-
-void giveBackUnfilled(Mapping& mapping, FileOffset from, FileOffset to, const GiveBack& give) {
-  if (mutantEnabled("iomap.direct_frees_under_stores")) return give(from, to);
-  const uint32_t folioSize = mapping.pages.folioSize();
-  while (from < to) {
-    const FileOffset folioEnd(roundDown(from.v, folioSize) + folioSize);
-    LockedFolio folio = mapping.pages.lockOrCreate(folioIndex(mapping, from));
-    // What is on its way to these blocks makes them Mapped, or gives them back itself.
-    if (!mapping.pages.waitWriteback(folio)) continue;
-    giveBackClean(mapping, folio, from, std::min(folioEnd, to), give);
+    punchFolio(mapping, ops, folio, from, std::min(folioEnd, to));
     dropIfEmpty(mapping, std::move(folio));
     from = folioEnd;
   }

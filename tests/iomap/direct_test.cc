@@ -34,8 +34,9 @@ TEST_P(DirectTest, WhatIsDirtyIsWrittenAndDroppedBeforeADirectWrite) {
   EXPECT_FALSE(replacesWhatIsDirty());
 }
 
-// Blocks up to the kernel's page: reads and stores go on during a write inside the file, under the
-// shared lock. With larger ones, or if the file grows, they wait for its end.
+// Blocks up to the kernel's page: reads and stores go on during a write over data, under the shared
+// lock. With larger ones, or if the write fills space or makes the file longer, they wait for its
+// end.
 class DirectSharedTest : public DirectBase {
  protected:
   static constexpr uint64_t kPage = 4096;
@@ -72,7 +73,7 @@ class DirectSharedTest : public DirectBase {
   static bool readersSeeTheOldFileOrTheNew() {
     ScopedMutant shared("iomap.direct_grows_shared");
     TestFile file(GetParam());
-    file.write(0, 500, 1);
+    file.write(0, kPage - 100, 1);
     file.flush();
     file.evictAll();
     const auto before = file.model;
@@ -89,7 +90,7 @@ class DirectSharedTest : public DirectBase {
   // end of the file.
   static std::string storeBehindADirectWriteThatGrows() {
     TestFile file(GetParam());
-    file.write(0, kPage + 900, 1);
+    file.write(0, 2 * kPage - 100, 1);
     file.flush();
     file.evictAll();
     std::thread store;
@@ -118,18 +119,23 @@ class DirectSharedTest : public DirectBase {
     EXPECT_EQ(file.direct(0, kPage, 3), static_cast<int64_t>(kPage));
     return file.mapping.errors.checkAndAdvance(cursor) == EIO;
   }
-  // A store comes into space that a direct write has allocated and then fails to convert; it is
-  // dirty by then, or on its way to the disk.
-  static std::string storeUnderADirectWriteThatFails(TestFile& file, bool submitted) {
+  // A store comes to space that a direct write has allocated and then fails to convert; without the
+  // rule it is dirty by then, or on its way to the disk.
+  static std::string storeBesideADirectWriteThatFails(bool submitted) {
+    TestFile file(GetParam());
     file.truncate(4 * kPage);
     auto& sync = SyncPoints::instance();
+    std::thread store;
     callOnce("test.convert", [&] {
-      file.mmapStore(kPage, kPage, 1);
+      store = std::thread([&] { file.mmapStore(kPage, kPage, 1); });
+      if (!mutantEnabled("iomap.direct_fills_shared")) return;
+      store.join();
       EXPECT_TRUE(!submitted || file.submit(1));
     });
     sync.forceError("test.convert", EIO);
     sync.call("folio.before_wait", [&] { file.ioend(); });
     EXPECT_EQ(file.direct(0, 4 * kPage, 2), -EIO);
+    if (store.joinable()) store.join();
     return file.verify();
   }
 };
@@ -160,13 +166,11 @@ TEST_P(DirectSharedTest, AFolioThatStaysIsToldByTheNextFsync) {
   EXPECT_FALSE(lostOverwriteIsTold());
 }
 
-TEST_P(DirectSharedTest, ADirectWriteThatFailsLeavesTheSpaceUnderStores) {
+TEST_P(DirectSharedTest, AStoreWaitsForADirectWriteThatFillsSpace) {
   for (const bool submitted : {false, true}) {
-    TestFile file(GetParam()), without(GetParam());
-    EXPECT_EQ(storeUnderADirectWriteThatFails(file, submitted), "") << submitted;
-    EXPECT_EQ(file.counters.punchSkippedDirty, submitted ? 0u : 1u);
-    ScopedMutant mutant("iomap.direct_frees_under_stores");
-    EXPECT_NE(storeUnderADirectWriteThatFails(without, submitted), "") << submitted;
+    EXPECT_EQ(storeBesideADirectWriteThatFails(submitted), "") << submitted;
+    ScopedMutant mutant("iomap.direct_fills_shared");
+    EXPECT_NE(storeBesideADirectWriteThatFails(submitted), "") << submitted;
   }
 }
 

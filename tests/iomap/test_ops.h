@@ -45,10 +45,8 @@ class TestOps : public IomapOps {
     --open;
     if (intent != IomapIntent::DirectWrite || (map.flags & kIomapNew) == 0) return Status::ok();
     const FileOffset from(roundUp((std::max(pos, map.offset) + done).v, blockSize_));
-    giveBackUnfilled(mapping, from, map.end(), [&](FileOffset a, FileOffset b) {
-      MutexLock lock(mapping.extents.mutex());
-      remove(mapping, a, b, [](const Extent& e) { return !e.stored; });
-    });
+    MutexLock lock(mapping.extents.mutex());
+    remove(mapping, from, map.end(), [](const Extent& e) { return !e.stored; });
     return Status::ok();
   }
 

@@ -124,8 +124,7 @@ Status FileData::end(Mapping& mapping, const Iomap& map, FileOffset pos, ByteCou
   // Space that a direct write allocated and did not fill, or did not get to convert, goes back.
   State& s = *state_;
   FileOffset unfilled = s.blockUp(std::max(pos, map.offset) + done);
-  giveBackUnfilled(mapping, unfilled, map.end(),
-                   [&](FileOffset from, FileOffset to) { s.freeUnstored(mapping, from, to); });
+  s.freeUnstored(mapping, unfilled, map.end());
   return Status::ok();
 }
 

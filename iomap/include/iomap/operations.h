@@ -86,11 +86,4 @@ Result<FileOffset> seekHole(Mapping& mapping, IoContext& io, FileOffset from);
 // stale.
 void punchUnusedReservation(Mapping& mapping, IomapOps& ops, FileOffset from, FileOffset to);
 
-// The same for the Unwritten space in [from, to), whole blocks, that a direct write allocated and
-// did not get to convert: a store of the kernel's page cache may stand on it by now, or be on its
-// way to the disk. Calls `give` for the rest, each part under its folio's lock. For IomapOps::end;
-// caller holds: invalidate, no folio lock.
-using GiveBack = std::function<void(FileOffset, FileOffset)>;
-void giveBackUnfilled(Mapping& mapping, FileOffset from, FileOffset to, const GiveBack& give);
-
 }  // namespace ourfs
