@@ -82,11 +82,11 @@ def image_hash(path):
     return digest.hexdigest()
 
 
-def writeback_cache_size():
-    """Of a volume that is large enough for the kernel's writeback cache: with less free than a fifth of memory
-    the daemon has all writers go past it."""
+def writeback_cache_size(data=512):
+    """Of a volume that is large enough for the kernel's writeback cache while it holds `data` MiB: with less free
+    than a fifth of memory the daemon has all writers go past it."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return f"{memory // 4 // 2 ** 20 + 512}M"
+    return f"{memory // 4 // 2 ** 20 + data}M"
 
 
 def fsync_tree(root):

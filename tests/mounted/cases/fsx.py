@@ -1,6 +1,6 @@
 """ourfs-fsx on each block size, with and without the kernel's writeback cache."""
 import harness
-from harness import FULL, case, check, run, seeded_random
+from harness import FULL, case, check, run, seeded_random, writeback_cache_size
 
 OPERATIONS = 1000000 if FULL else 50000
 
@@ -26,7 +26,8 @@ def fsx_finds_a_rule_that_is_missing(scratch):
 def register(block, mode):
     @case(name=f"fsx_{block}_{mode}", seconds=OPERATIONS // 1500, full_only=block not in (1024, 4096, 65536))
     def fsx(scratch):
-        volume = scratch.volume("256M", mkfs=("-b", block), mount=(mode, "cache_size=16M"))
+        size = writeback_cache_size() if mode == "writeback_cache" else "256M"
+        volume = scratch.volume(size, mkfs=("-b", block), mount=(mode, "cache_size=16M"))
         log = scratch.path / "fsxlog"
         done = run(program(), "--seed", seeded_random().randrange(1 << 32), "--operations", OPERATIONS,
                    "--log", log, volume.mount() / "file", ok=(0, 1), timeout=7200)

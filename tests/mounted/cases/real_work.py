@@ -4,7 +4,8 @@ import pathlib
 import subprocess
 import time
 
-from harness import case, check, fsync_tree, ourfs, run, same_tree, seeded_random, file_hash, SANITIZED
+from harness import (case, check, fsync_tree, ourfs, run, same_tree, seeded_random, file_hash, writeback_cache_size,
+                     SANITIZED)
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 
@@ -87,7 +88,8 @@ def verify(root, tree):
 
 def real_work(scratch, mkfs, mount):
     tree = source_tree(scratch, most=800 if SANITIZED else 14000)
-    volume = scratch.volume("4G", mkfs=mkfs, mount=mount)
+    size = writeback_cache_size(4096) if "writeback_cache" in mount else "4G"
+    volume = scratch.volume(size, mkfs=mkfs, mount=mount)
     root = volume.mount()
     work(root, tree)
     verify(root, tree)
