@@ -1,5 +1,6 @@
 #include "file_table.h"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 
@@ -14,6 +15,8 @@ namespace ourfs {
 namespace {
 
 constexpr uint64_t kFirstSequence = 2;
+// What a mutant leaves of memory that it should not have given back.
+constexpr std::byte kFreed{0xdd};
 
 uint64_t randomId() {
   std::random_device source;
@@ -113,6 +116,7 @@ Status FileTable::record(const std::function<Status(TableState&, std::string&)>&
     MutexLock l(mu_);
     TRY(change(state_, pending_));
     ++recorded_;
+    if (inFlight_ != nullptr) disturb();
     freed = state_.takeDropped();
     if (!freed.empty() && !mutantEnabled("index.reuse_freed_early")) {
       for (const BlockRun& run : freed) droppedBlocks_ += run.count.v;
@@ -188,6 +192,16 @@ Result<FileTable::Write> FileTable::capture() {
   return w;
 }
 
+void FileTable::disturb() {
+  std::span<std::byte> bytes = inFlight_->span();
+  if (mutantEnabled("filetable.grow_in_place")) std::ranges::fill(bytes, kFreed);
+  if (mutantEnabled("filetable.shared_buffer")) {  // the checksum comes last
+    bytes = bytes.subspan(sizeof(DeltaHeader));
+    std::ranges::copy(asBytes(pending_).first(std::min(pending_.size(), bytes.size())),
+                      bytes.begin());
+  }
+}
+
 Status FileTable::write(Write& w) {
   TRY(device_.flush(IoClass::FileTable));
   TRY(device_.write(w.at, w.buffer.span(), IoClass::FileTable, true));
@@ -233,10 +247,12 @@ Status FileTable::sync() {
     uint64_t upTo = 0;
     if (status) {
       upTo = captured->upTo;
+      inFlight_ = &captured->buffer;
       l.unlock();
       SYNC_POINT("filetable.captured");
       status = write(*captured);
       l.lock();
+      inFlight_ = nullptr;
     }
     writing_ = false;
     freed = settle(status, upTo);

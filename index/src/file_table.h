@@ -96,6 +96,8 @@ class FileTable {
   Result<Write> capture() REQUIRES(mu_);
   Status write(Write& w);
   std::vector<BlockRun> settle(const Status& status, uint64_t upTo) REQUIRES(mu_);
+  // Mutants: what a change does to the buffer that is on its way if it can reach it.
+  void disturb() REQUIRES(mu_);
 
   BlockDevice& device_;
   const IndexGeometry geometry_;
@@ -111,6 +113,7 @@ class FileTable {
   uint64_t recorded_ GUARDED_BY(mu_) = 0;  // changes so far
   uint64_t durable_ GUARDED_BY(mu_) = 0;   // changes that are durable
   bool writing_ GUARDED_BY(mu_) = false;   // one thread owns the device ranges of the table
+  AlignedBuffer* inFlight_ GUARDED_BY(mu_) = nullptr;  // for disturb() only
   Chain chain_ GUARDED_BY(mu_);
   Status failure_ GUARDED_BY(mu_);
   uint64_t nextId_ GUARDED_BY(mu_) = 1;

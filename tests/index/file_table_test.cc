@@ -5,8 +5,10 @@
 #include "../../index/src/unit.h"
 #include "block/fault_device.h"
 #include "common/checksum.h"
+#include "common/codec.h"
 #include "crash_points.h"
 #include "index_fixture.h"
+#include "mutant.h"
 #include "rounds.h"
 
 namespace ourfs {
@@ -301,6 +303,74 @@ TEST_F(FileTableTest, ASlotThatWasTakenOverIsNotGoneBackTo) {
   sector[100] ^= std::byte{1};
   expectOk(device_->write(other, sector));
   EXPECT_EQ(FileTable::load(*device_, smallGeometry(), false).errnum(), EUCLEAN);
+}
+
+// A write is parked with its bytes captured; changes come, and the table grows; the write goes on.
+// What a crash right after it leaves is the state that was captured.
+TEST_F(FileTableTest, ASyncedStateIsThereWhateverCameMeanwhile) {
+  SyncPoints& points = SyncPoints::instance();
+  for (const std::string mutant : {"", "filetable.shared_buffer", "filetable.grow_in_place"}) {
+    points.reset();
+    if (!mutant.empty()) points.setMutant(mutant, true);
+    expectOk(FileTable::format(*device_, smallGeometry(), pool_));
+    const std::unique_ptr<MemoryDevice> base = device_->clone();
+    auto recorder = RecordDevice::wrap(*device_);
+    auto table = loadTable(*recorder);
+    expectOk(table->create(table->newId(), "captured"));
+    const std::string captured = describe(*table);
+    points.park("filetable.captured");
+    std::thread writer([&] { expectOk(table->sync()); });
+    ASSERT_TRUE(points.awaitParked("filetable.captured"));
+    for (uint64_t i = 0; i < 50; ++i) {  // more than the captured buffer holds
+      expectOk(
+          table->setInline(table->newId(), "later" + std::to_string(i), std::string(200, 'l')));
+    }
+    points.release("filetable.captured");
+    writer.join();
+    auto image =
+        crashImage(*base, recorder->log(), recorder->mark(), [](auto, auto) { return false; });
+    auto loaded = FileTable::load(*image, smallGeometry(), false);
+    const bool same = loaded.isOk() && describe(**loaded) == captured;
+    EXPECT_EQ(same, mutant.empty()) << mutant;
+    if (!same) reportCaught(mutant, 1, "one owner per buffer: a synced table is there");
+  }
+}
+
+TEST_F(FileTableTest, AFlippedByteOfASlotOrADeltaIsNoticed) {
+  auto table = loadTable(*device_);
+  // Until a snapshot with names in it was written to the second slot, and a delta behind it.
+  const uint64_t other = kTableAt + kSlot;
+  std::vector<std::byte> slot(kSlot);
+  SlotHeader header{};
+  while (header.sequence != 3) {
+    expectOk(table->create(table->newId(), "some-name-" + std::to_string(table->newId())));
+    expectOk(table->sync());
+    expectOk(device_->read(DeviceOffset(other), slot));
+    std::memcpy(&header, slot.data(), sizeof header);
+  }
+  const uint64_t delta = roundUp(sizeof header + header.bodyLength, kTableSector);
+  expectOk(table->create(table->newId(), "some-name-of-a-delta"));
+  expectOk(table->sync());
+  expectOk(table->create(table->newId(), "some-name-at-the-end"));
+  expectOk(table->sync());
+  expectOk(device_->read(DeviceOffset(other), slot));
+  const std::string right = describe(*table);
+  for (const auto& [from, mutant] : {std::pair(uint64_t{0}, "filetable.skip_slot_checksum"),
+                                     std::pair(delta, "filetable.skip_delta_checksum")}) {
+    const std::string_view bytes = asChars(slot);
+    const size_t name = bytes.find("some-name-", from);
+    ASSERT_NE(name, std::string_view::npos);
+    std::vector<std::byte> flipped = slot;
+    flipped[name] ^= std::byte{1};
+    auto image = device_->clone();
+    expectOk(image->write(DeviceOffset(other), flipped));
+    EXPECT_EQ(FileTable::load(*image, smallGeometry(), false).errnum(), EUCLEAN) << mutant;
+    ScopedMutant rule(mutant);
+    auto loaded = FileTable::load(*image, smallGeometry(), false);
+    ASSERT_TRUE(loaded.isOk()) << loaded.status().message();
+    EXPECT_NE(describe(**loaded), right) << "a wrong name, and nobody says so";
+    reportCaught(mutant, 1, "every part of the file table is checked");
+  }
 }
 
 TEST_F(FileTableTest, WhatIsWrittenIsWhatWasCaptured) {

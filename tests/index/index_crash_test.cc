@@ -5,6 +5,7 @@
 #include "../../index/src/index_file_system.h"
 #include "crash_points.h"
 #include "index_fixture.h"
+#include "mutant.h"
 #include "rounds.h"
 
 namespace ourfs {
@@ -186,6 +187,7 @@ TEST_F(IndexCrashTest, WithoutTheHookTheIndexOutrunsTheJournal) {
   const std::optional<Opened> opened = openImage(*image, run);
   ASSERT_TRUE(opened.has_value());
   EXPECT_GT(opened->position, run.confirmedAt(run.end()));
+  reportCaught("index.no_persist_hook", 1, "the log comes first");
 }
 
 TEST_F(IndexCrashTest, BlocksReusedEarlyLeaveATableThatNamesForeignBlocks) {
@@ -195,12 +197,13 @@ TEST_F(IndexCrashTest, BlocksReusedEarlyLeaveATableThatNamesForeignBlocks) {
   Recording run(random.seed());
   run.work(2, 6000);
   if (HasFatalFailure()) return;
-  int broken = 0;
-  for (int i = 0; i < 200 && broken == 0; ++i) {
+  int broken = 0, states = 0;
+  for (; states < 200 && broken == 0; ++states) {
     auto image = run.crash(random.below(run.end() + 1), random);
     if (!tableIsIntact(*image, run.volume().geometry)) ++broken;
   }
   EXPECT_GT(broken, 0);
+  reportCaught("index.reuse_freed_early", states, "a durable table names its own blocks only");
 }
 
 // ---- the file system alone ----
@@ -272,6 +275,7 @@ TEST_F(IndexFilesTest, AnEntryThatIsSyncedLateIsLost) {
   syncNewFile("000007.sst", "bytes");
   syncDirectory();
   EXPECT_EQ(readAfterCrash("000007.sst"), "(none)");
+  reportCaught("index.entry_late", 1, "a synced file is there when its directory was synced");
 }
 
 TEST_F(IndexFilesTest, AManifestSyncIsDurableByItselfAndKeepsTheExactSize) {

@@ -2,6 +2,7 @@
 #include "../../index/src/file_table.h"
 #include "block/fault_device.h"
 #include "index_fixture.h"
+#include "mutant.h"
 #include "rounds.h"
 
 namespace ourfs {
@@ -186,6 +187,7 @@ TEST_F(IndexFaultTest, AManifestThatLostItsTailIsNoticed) {
   // Nothing else would have told: it opens at an older state.
   ASSERT_TRUE(opened.isOk()) << opened.status().message();
   EXPECT_EQ((*opened)->applied().end.v, 1u);
+  reportCaught("index.skip_block_checksum", 1, "every unit of an index file is checked");
 }
 
 TEST_F(IndexFaultTest, AFlippedBitInATableIsCorruptionNotData) {

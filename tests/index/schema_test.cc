@@ -4,7 +4,10 @@
 
 #include <set>
 
+#include "../../index/src/position.h"
 #include "common/codec.h"
+#include "common/sync_point.h"
+#include "mutant.h"
 #include "random.h"
 
 namespace ourfs {
@@ -54,6 +57,35 @@ TEST(SchemaTest, AnInodeUnderAnotherNumberIsNoticed) {
   Random random;
   const std::string value = encodeInode(InodeNo(7), anyInode(random));
   EXPECT_EQ(decodeInode(InodeNo(8), value).errnum(), EUCLEAN);
+}
+
+// A record that is wrong and yet of the right form: only its checksum tells.
+TEST(SchemaTest, AFlippedBitOfARecordIsNoticed) {
+  const InodeNo ino(7);
+  InodeRecord inode;
+  inode.mode = 0100644;
+  std::string flippedInode = encodeInode(ino, inode);
+  flippedInode[1] ^= 1;  // of the mode
+  const ExtentRecord extent{1000, 8, StoredExtentState::Mapped};
+  std::string flippedExtent = encodeExtent(ino, FileOffset(0), extent);
+  flippedExtent[1] ^= 1;  // of the block
+  const AppliedPosition position{Lsn(4096), 77};
+  std::string flippedPosition = encodePosition(position);
+  flippedPosition[1] ^= 0x10;  // of the LSN
+  EXPECT_EQ(decodeInode(ino, flippedInode).errnum(), EUCLEAN);
+  EXPECT_EQ(decodeExtent(ino, FileOffset(0), flippedExtent).errnum(), EUCLEAN);
+  EXPECT_EQ(decodePosition(flippedPosition).errnum(), EUCLEAN);
+
+  ScopedMutant records("index.skip_record_checksum"), tail("index.skip_position_checksum");
+  const auto wrongInode = decodeInode(ino, flippedInode);
+  const auto wrongExtent = decodeExtent(ino, FileOffset(0), flippedExtent);
+  const auto wrongPosition = decodePosition(flippedPosition);
+  ASSERT_TRUE(wrongInode.isOk() && wrongExtent.isOk() && wrongPosition.isOk());
+  EXPECT_NE(wrongInode->mode, inode.mode);
+  EXPECT_NE(wrongExtent->block, extent.block);
+  EXPECT_NE(wrongPosition->end, position.end);
+  test::reportCaught("index.skip_record_checksum", 1, "every inode and extent record is checked");
+  test::reportCaught("index.skip_position_checksum", 1, "the tail's position is checked");
 }
 
 TEST(SchemaTest, AnOrdinaryInodeTakesUnder80Bytes) {
