@@ -14,6 +14,8 @@ namespace ourfs {
 namespace {
 // So much is left pending without a flush: it bounds the memory and the time of the next fsync.
 constexpr uint64_t kWriteBehindBytes = 4 * MiB;
+// What a mutant leaves of memory that it should not have given back.
+constexpr std::byte kFreed{0xdd};
 
 // A journal with a bad geometry answers errors and does no I/O; its arithmetic must still hold.
 JournalGeometry usable(const BlockDevice& device, const JournalGeometry& geometry) {
@@ -63,6 +65,8 @@ JournalImpl::~JournalImpl() {
 std::byte* JournalImpl::roomFor(uint64_t bytes) {
   const uint64_t needed = pending_.fill + bytes;
   if (needed > pending_.bytes.size()) {
+    // Mutant: records gather and go out in one buffer, and growing it takes a group's memory away.
+    if (busy_ && mutantEnabled("journal.grow_in_place")) std::ranges::fill(taken_, kFreed);
     pending_.bytes.resize(std::max<uint64_t>(needed, 2 * pending_.bytes.size()));
   }
   return pending_.bytes.data() + pending_.fill;
@@ -71,7 +75,8 @@ std::byte* JournalImpl::roomFor(uint64_t bytes) {
 Result<LogPosition> JournalImpl::append(Reservation reservation, std::span<const std::byte> payload,
                                         bool afterData,
                                         const std::function<Status(const LogPosition&)>& apply) {
-  if (reservation.journal_ != this || payload.size() > reservation.payload_) {
+  const bool overrun = payload.size() > reservation.payload_;
+  if (reservation.journal_ != this || (overrun && !mutantEnabled("journal.overrun_reservation"))) {
     return Status::error(EINVAL, "journal: the record is larger than its reservation");
   }
   const uint64_t bytes = recordBytes(payload.size());
@@ -160,9 +165,17 @@ JournalGroup JournalImpl::take() {
     taken_.swap(pending_.bytes);
   }
   // The next record goes to a fresh sector: those of this group are never written again.
-  pending_.start = roundUp(next(), sector_);
+  const uint64_t end = next();
+  pending_.start = roundUp(end, sector_);
   pending_.fill = 0;
   pending_.preflush = false;
+  if (mutantEnabled("journal.rewrite_sector")) {
+    pending_.start = roundDown(end, sector_);
+    pending_.fill = end - pending_.start;
+    pending_.bytes.resize(std::max<uint64_t>(pending_.bytes.size(), pending_.fill));
+    const auto behind = taken_.begin() + static_cast<ptrdiff_t>(group.length);
+    std::copy(behind - static_cast<ptrdiff_t>(pending_.fill), behind, pending_.bytes.begin());
+  }
 
   busy_ = true;
   writeWanted_ = false;
@@ -223,7 +236,7 @@ void JournalImpl::writerLoop() {
 }
 
 void JournalImpl::failLocked(const Status& why) {
-  if (!failure_.isOk()) return;
+  if (!failure_.isOk() || mutantEnabled("journal.forget_failure")) return;
   failure_ = why;
   failed_ = true;
   spdlog::error("{}: the journal stops here, nothing more is committed", why.message());

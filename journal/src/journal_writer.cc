@@ -19,7 +19,10 @@ JournalWriter::JournalWriter(BlockDevice& device, const JournalGeometry& geometr
 Status JournalWriter::write(const JournalGroup& group, std::span<const std::byte> records) {
   SYNC_POINT_TRY("journal.before_flush");
   const bool oneFlush = mutantEnabled("journal.one_flush");
-  if (group.preflush && !oneFlush) TRY(device_.flush(IoClass::Journal));
+  // Mutant: the record is durable at once, the data that it names only with the flush behind it.
+  const bool late =
+      group.preflush && !records.empty() && mutantEnabled("journal.flush_after_commit");
+  if (group.preflush && !oneFlush && !late) TRY(device_.flush(IoClass::Journal));
   if (records.empty()) return oneFlush ? device_.flush(IoClass::Journal) : Status::ok();
 
   // A write alone is durable by itself. Of several, each could land without the one before it; one
@@ -30,7 +33,7 @@ Status JournalWriter::write(const JournalGroup& group, std::span<const std::byte
     TRY(writeStep(group.start + done, records.subspan(done, step), fua));
     done += step;
   }
-  return fua ? Status::ok() : device_.flush(IoClass::Journal);
+  return fua && !late ? Status::ok() : device_.flush(IoClass::Journal);
 }
 
 uint64_t JournalWriter::stepLength(uint64_t lsn, uint64_t rest) const {

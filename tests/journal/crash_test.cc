@@ -12,6 +12,7 @@
 
 #include "common/mutex.h"
 #include "journal_fixture.h"
+#include "mutant.h"
 #include "rounds.h"
 
 namespace ourfs {
@@ -32,8 +33,8 @@ class Explorer {
   Explorer(uint64_t seed, int threads)
       : random_(seed), threads_(threads), medium_(MemoryDevice::create(ByteCount(16 * MiB))) {}
 
-  // Empty, or what the oracle found wrong.
-  std::string run(int mounts) {
+  // Empty, or what the oracle found wrong. Counts crash states.
+  std::string run(int mounts, uint64_t& states) {
     for (int mount = 1; mount <= mounts; ++mount) {
       base_ = medium_->clone();
       record_ = RecordDevice::wrap(*medium_);
@@ -41,6 +42,7 @@ class Explorer {
       tails_ = {{0, tails_.empty() ? LogPosition{} : tails_.back().second}};
       serve(static_cast<uint64_t>(mount));
       crash();
+      ++states;
       if (std::string wrong = recover(static_cast<uint64_t>(mount)); !wrong.empty()) {
         return "mount " + std::to_string(mount) + ": " + wrong;
       }
@@ -193,11 +195,11 @@ class Explorer {
   size_t promised_ = 0;
 };
 
-// The first violation in `rounds` histories.
-std::string explore(uint64_t seed, int rounds, int threads) {
+// The first violation in `rounds` histories; counts crash states.
+std::string explore(uint64_t seed, int rounds, int threads, uint64_t& states) {
   for (int i = 0; i < rounds; ++i) {
     const uint64_t s = seed + static_cast<uint64_t>(i);
-    if (std::string wrong = Explorer(s, threads).run(5); !wrong.empty()) {
+    if (std::string wrong = Explorer(s, threads).run(5, states); !wrong.empty()) {
       return wrong + " (seed " + std::to_string(s) + ")";
     }
   }
@@ -209,18 +211,22 @@ class CrashTest : public ::testing::Test {
   ~CrashTest() override { SyncPoints::instance().reset(); }
   void expectCaught(const std::string& mutant) {
     ScopedMutant on(mutant);
-    EXPECT_NE(explore(seed_, 200, 1), "") << mutant << " went unnoticed";
+    const std::string wrong = explore(seed_, 4000, 1, states_);
+    EXPECT_NE(wrong, "") << mutant << " went unnoticed";
+    test::reportCaught(mutant, states_, wrong);
   }
   uint64_t seed_ = testSeed();
+  uint64_t states_ = 0;
 };
 
 TEST_F(CrashTest, WhatWasAcknowledgedSurvivesAnyCrash) {
-  EXPECT_EQ(explore(seed_, test::rounds(300), 1), "");
+  EXPECT_EQ(explore(seed_, test::rounds(300), 1, states_), "");
 }
 TEST_F(CrashTest, SoItDoesWithConcurrentWriters) {
-  EXPECT_EQ(explore(seed_, test::rounds(60), 4), "");
+  EXPECT_EQ(explore(seed_, test::rounds(60), 4, states_), "");
 }
 TEST_F(CrashTest, OneFlushForDataAndRecordIsCaught) { expectCaught("journal.one_flush"); }
+TEST_F(CrashTest, AFlushBehindTheRecordIsCaught) { expectCaught("journal.flush_after_commit"); }
 TEST_F(CrashTest, AcknowledgingEarlyIsCaught) { expectCaught("journal.acknowledge_early"); }
 TEST_F(CrashTest, IgnoringTheChainIsCaught) { expectCaught("journal.ignore_chain"); }
 TEST_F(CrashTest, SkippingTheChecksumIsCaught) { expectCaught("journal.skip_checksum"); }

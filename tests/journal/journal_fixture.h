@@ -89,6 +89,20 @@ class JournalTest : public ::testing::Test {
     return Journal::start(device, std::move(options));
   }
   void start(BlockDevice& device) { journal_ = open(device); }
+  // An empty volume and a journal on it, with one rule switched off unless `mutant` is empty.
+  void startAnew(const std::string& mutant) {
+    SyncPoints::instance().reset();  // nobody is parked any more
+    journal_.reset();
+    memory_ = MemoryDevice::create(ByteCount(16 * MiB));
+    base_ = memory_->clone();
+    record_ = RecordDevice::wrap(*memory_);
+    if (!mutant.empty()) SyncPoints::instance().setMutant(mutant, true);
+    start(*record_);
+  }
+  // What a crash at `point` leaves at the least: what is certain, and nothing else.
+  std::unique_ptr<MemoryDevice> crash(uint64_t point) const {
+    return crashImage(*base_, record_->log(), point, [](size_t, size_t) { return false; });
+  }
 
   LogPosition append(std::string_view payload, bool afterData = false) {
     auto r = appendText(*journal_, payload, afterData);
@@ -129,6 +143,8 @@ class JournalTest : public ::testing::Test {
   std::function<void()> onWantSpace_;
   std::function<void(Lsn)> onDurable_;
   std::atomic<int> spaceAsked_{0};
+  std::unique_ptr<MemoryDevice> base_;  // as it was before startAnew's journal
+  std::unique_ptr<RecordDevice> record_;
   std::unique_ptr<Journal> journal_;
 };
 
