@@ -78,6 +78,7 @@ struct SpaceAllocator::State {
     return {BlockNo(group * kGroupBlocks + run.start), BlockCount(run.count)};
   }
 
+  bool mayAsk() const { return whenFull && !mutantEnabled("space.full_without_flush"); }
   void give(BlockRun run) REQUIRES(mutex);
   uint64_t limitFor(uint64_t want, bool fromPromise, SpaceUse use) const REQUIRES(mutex);
   BlockRun search(uint32_t want, uint64_t start) REQUIRES(mutex);
@@ -108,7 +109,8 @@ void SpaceAllocator::State::give(BlockRun run) {
 // How many of `want` blocks may be had: what others were promised stays.
 uint64_t SpaceAllocator::State::limitFor(uint64_t want, bool fromPromise, SpaceUse use) const {
   if (fromPromise) return std::min({want, reserved, free});
-  const uint64_t kept = reserved + (use == SpaceUse::Data ? metadataReserve : 0);
+  const bool all = use == SpaceUse::Metadata || mutantEnabled("space.data_takes_reserve");
+  const uint64_t kept = reserved + (all ? 0 : metadataReserve);
   return std::min(want, free > kept ? free - kept : 0);
 }
 
@@ -201,7 +203,7 @@ Status SpaceAllocator::reserve(BlockCount count) {
         s.reserved += count.v;
         return Status::ok();
       }
-      if (!first || !s.whenFull) return Status::error(ENOSPC);
+      if (!first || !s.mayAsk()) return Status::error(ENOSPC);
     }
     s.whenFull(SpaceUse::Data);
   }
@@ -233,7 +235,7 @@ Result<BlockRun> SpaceAllocator::allocate(BlockCount want, BlockNo hint, bool re
         if (reserved) s.reserved -= run.count.v;
         return run;
       }
-      if (!first || !s.whenFull) return Status::error(ENOSPC);
+      if (!first || !s.mayAsk()) return Status::error(ENOSPC);
     }
     s.whenFull(use);
   }

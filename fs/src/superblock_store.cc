@@ -1,6 +1,7 @@
 // The two slots on the device.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/codec.h"
@@ -19,6 +20,23 @@ Result<std::string> readSlot(BlockDevice& device, uint64_t at) {
   TRY(device.read(DeviceOffset(at), buffer.span(), IoClass::Superblock));
   return std::string(asChars(buffer.span()));
 }
+
+// What a mutant leaves of memory that it should not have given back.
+constexpr std::byte kFreed{0xdd};
+
+// Shows disturb() the buffer of a write, as long as it is on its way.
+class InFlight {
+ public:
+  InFlight(std::atomic<AlignedBuffer*>& shown, AlignedBuffer& buffer) : shown_(shown) {
+    shown_ = &buffer;
+  }
+  ~InFlight() { shown_ = nullptr; }
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+
+ private:
+  std::atomic<AlignedBuffer*>& shown_;
+};
 
 bool hasMagic(std::string_view bytes) {
   return bytes.substr(0, sizeof(kSuperblockMagic)) ==
@@ -53,6 +71,7 @@ Status SuperblockStore::writeSlot(uint64_t slot, Superblock& superblock) {
   const std::string bytes = encodeSuperblock(superblock);
   std::memcpy(buffer.data(), bytes.data(), bytes.size());
   // What is on its way belongs to nobody else: `superblock` may change from here on.
+  const InFlight visible(inFlight_, buffer);
   SYNC_POINT_TRY("superblock.captured");
   TRY(device_.write(DeviceOffset(slot), buffer.span(), IoClass::Superblock));
   TRY(device_.flush(IoClass::Superblock));
@@ -60,7 +79,22 @@ Status SuperblockStore::writeSlot(uint64_t slot, Superblock& superblock) {
   return Status::ok();
 }
 
+void SuperblockStore::disturb(const Superblock& superblock) {
+  AlignedBuffer* buffer = inFlight_;
+  if (buffer == nullptr) return;
+  if (mutantEnabled("superblock.grow_in_place")) {
+    std::ranges::fill(buffer->span(), kFreed);
+  }
+  if (mutantEnabled("superblock.shared_buffer")) {  // its checksum comes last
+    const std::string bytes = encodeSuperblock(superblock);
+    constexpr size_t kBody = offsetof(SuperblockFormat, version);
+    std::memcpy(buffer->data() + kBody, bytes.data() + kBody, bytes.size() - kBody);
+  }
+}
+
 Status SuperblockStore::store(Superblock& superblock) {
+  disturb(superblock);
+  SYNC_POINT("superblock.before_lock");
   MutexLock lock(mutex_);
   const uint64_t other = newestSlot_ == kSuperblockSlotA ? kSuperblockSlotB : kSuperblockSlotA;
   return writeSlot(other, superblock);

@@ -7,6 +7,7 @@
 #include "checkpointer.h"
 #include "clock.h"
 #include "common/codec.h"
+#include "common/sync_point.h"
 #include "discarder.h"
 #include "fs/volume.h"
 #include "journal_geometry.h"
@@ -112,7 +113,7 @@ Status Volume::replayAll(const OpenOptions& options) {
   const JournalGeometry geometry = journalGeometry(superblock_);
   TRY_ASSIGN(summary_.replay,
              replayJournal(device_, geometry, tail, superblock_.generation, apply));
-  if (summary_.replay.records == 0 && !superblock_.clean) {
+  if (summary_.replay.records == 0 && !superblock_.clean && !mutantEnabled("volume.skip_reach")) {
     const Status reached = checkJournalReaches(device_, geometry, tail, superblock_.generation);
     if (!options.forCheck || reached.errnum() != EUCLEAN) TRY(reached);
     if (!reached.isOk()) summary_.replay.lost = reached.message();
@@ -139,6 +140,7 @@ Status Volume::markDirty() {
   ++superblock_.mountCount;
   superblock_.lastMounted = wallClock();
   superblock_.clean = false;
+  if (mutantEnabled("volume.dirty_late")) return Status::ok();
   return store_->store(superblock_);
 }
 

@@ -10,6 +10,7 @@
 
 #include "common/sync_point.h"
 #include "iomap/random_seed.h"
+#include "mutant.h"
 #include "rounds.h"
 
 namespace ourfs {
@@ -97,6 +98,10 @@ TEST_F(SpaceTest, DataLeavesTheMetadataReserveAlone) {
   EXPECT_EQ(space.allocate(BlockCount(1), BlockNo(0), false).errnum(), ENOSPC);
   EXPECT_EQ(space.allocate(BlockCount(100), BlockNo(0), false, SpaceUse::Metadata)->count,
             BlockCount(10));
+  ScopedMutant mutant("space.data_takes_reserve");
+  SpaceAllocator other(BlockNo(0), BlockNo(100), BlockCount(10));
+  EXPECT_EQ(other.allocate(BlockCount(100), BlockNo(0), false)->count, BlockCount(100));
+  test::reportCaught("space.data_takes_reserve", 1, "data leaves the index its reserve");
 }
 
 TEST_F(SpaceTest, FreedBlocksAreBusyUntilTheirTransactionIsDurable) {
@@ -133,6 +138,11 @@ TEST_F(SpaceTest, AFullVolumeFlushesOnceBeforeItSaysSo) {
   space_.freeAt(run(400, 5), Lsn(350));
   EXPECT_EQ(space_.allocate(BlockCount(1), BlockNo(0), false).errnum(), ENOSPC);
   EXPECT_EQ(flushes, 3u);
+  space_.freeAt(run(500, 5), Lsn(400));
+  ScopedMutant mutant("space.full_without_flush");
+  EXPECT_EQ(space_.reserve(BlockCount(9)).errnum(), ENOSPC) << "10 would be free";
+  EXPECT_EQ(flushes, 3u);
+  test::reportCaught("space.full_without_flush", 1, "ENOSPC only after a flush freed busy blocks");
 }
 
 TEST_F(SpaceTest, WhoeverIsAskedForSpaceLearnsForWhom) {

@@ -16,6 +16,7 @@
 #include "common/codec.h"
 #include "common/sync_point.h"
 #include "iomap/random_seed.h"
+#include "mutant.h"
 #include "rounds.h"
 
 namespace ourfs {
@@ -116,6 +117,13 @@ TEST(SuperblockTest, EachBadFieldIsOneClearError) {
     EXPECT_THAT(errorOf(with<uint64_t>(good, c.offset, c.value)), HasSubstr(c.says))
         << "offset " << c.offset << " value " << c.value;
   }
+  {
+    ScopedMutant mutant("superblock.trust_regions");
+    const bool accepted = errorOf(with<uint32_t>(good, 64, 0)) == "ok";
+    EXPECT_TRUE(accepted) << "a block size of 0 would crash the mount";
+    if (accepted) test::reportCaught("superblock.trust_regions", 1, "mount validates every field");
+  }
+  EXPECT_THAT(errorOf(with<uint32_t>(good, 64, 0)), HasSubstr("block size"));
   EXPECT_THAT(errorOf(with<uint32_t>(good, 176, 1000000000)), HasSubstr("time"));
   EXPECT_THAT(errorOf(with<uint8_t>(good, 216 + 63, 'x')), HasSubstr("label"));
 }
@@ -233,6 +241,50 @@ TEST_F(SuperblockStoreTest, EverySectorOfATornWriteLeavesTheOldOrTheNewSuperbloc
                   (loaded->sequence == before + 1 && !loaded->clean));
     }
   }
+}
+
+// A store is parked with its bytes captured; a second one comes, and gets as far as it can; the
+// first goes on. What a crash right after that write leaves.
+TEST_F(SuperblockStoreTest, WhatGoesOutIsWhatWasCaptured) {
+  auto& points = SyncPoints::instance();
+  for (const std::string mutant : {"", "superblock.shared_buffer", "superblock.grow_in_place"}) {
+    points.reset();
+    device_ = MemoryDevice::create(kDevice);
+    superblock_ = sample();
+    ASSERT_TRUE(SuperblockStore(*device_).storeBoth(superblock_).isOk());
+    if (!mutant.empty()) points.setMutant(mutant, true);
+    const auto base = device_->clone();
+    auto record = RecordDevice::wrap(*device_);
+    SuperblockStore store(*record);
+    ASSERT_TRUE(store.load().isOk());
+    Superblock first = superblock_, second = superblock_;
+    first.label = "captured";
+    second.label = "of a later store";
+    points.park("superblock.captured");
+    std::thread one([&] { EXPECT_TRUE(store.store(first).isOk()); });
+    ASSERT_TRUE(points.awaitParked("superblock.captured"));
+    points.park("superblock.before_lock");
+    std::thread two([&] { EXPECT_TRUE(store.store(second).isOk()); });
+    ASSERT_TRUE(points.awaitParked("superblock.before_lock"));
+    points.release("superblock.captured");
+    one.join();
+    auto image = crashImage(*base, record->log(), record->mark(), [](auto, auto) { return false; });
+    auto loaded = SuperblockStore(*image).load();
+    points.release("superblock.before_lock");
+    two.join();
+    ASSERT_TRUE(loaded.isOk()) << loaded.status().message();
+    EXPECT_EQ(loaded->label == "captured", mutant.empty()) << mutant << ": " << loaded->label;
+    if (!mutant.empty())
+      test::reportCaught(mutant, 1, "one owner per buffer: an acknowledged superblock is there");
+  }
+}
+
+TEST_F(SuperblockStoreTest, AFlippedByteIsNoticed) {
+  corrupt(kSuperblockSlotA, 216);  // of the label
+  EXPECT_EQ(SuperblockStore(*device_).load()->label, "a label") << "the other slot's";
+  ScopedMutant mutant("superblock.skip_checksum");
+  EXPECT_NE(SuperblockStore(*device_).load()->label, "a label");
+  test::reportCaught("superblock.skip_checksum", 1, "every superblock is checked");
 }
 
 TEST_F(SuperblockStoreTest, ChangesWhileAWriteIsOnItsWayDoNotReachTheDisk) {

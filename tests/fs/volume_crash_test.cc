@@ -14,6 +14,7 @@
 
 #include "block/record_device.h"
 #include "iomap/random_seed.h"
+#include "mutant.h"
 #include "rounds.h"
 #include "volume_fixture.h"
 
@@ -208,7 +209,7 @@ class VolumeCrashTest : public test::VolumeTest {
   // Runs the workload, with one rule switched off if `mutant` names one, and looks at `images`
   // crash states, with all rules in force again. The first broken promise, or empty.
   std::string explore(uint64_t seed, const Workload::Mix& mix, int images,
-                      const char* mutant = "none") {
+                      const char* mutant = "none", uint64_t* states = nullptr) {
     format();
     if (HasFailure()) return "format";
     device_->setFill(std::byte{0xd5});
@@ -230,6 +231,7 @@ class VolumeCrashTest : public test::VolumeTest {
         if (tear == 0) return (write * 2654435761u >> 7) % keepOneIn == 0;  // whole writes
         return tear == 1 ? rnd.oneIn(keepOneIn) : sector % 2 == write % 2;
       });
+      if (states != nullptr) ++*states;
       const std::string broken = judge(*image, work, point, rnd);
       if (!broken.empty()) return broken + " (image " + std::to_string(i) + ")";
     }
@@ -275,16 +277,18 @@ class VolumeMutantTest : public VolumeCrashTest, public ::testing::WithParamInte
 TEST_P(VolumeMutantTest, IsCaught) {
   const uint64_t seed = test::randomSeed(GetParam().name);
   std::string broken;
+  uint64_t states = 0;
   for (uint64_t round = 0; round < 12 && broken.empty() && !HasFailure(); ++round) {
-    broken = explore(seed + 2 * round, GetParam().mix, 60, GetParam().name);
+    broken = explore(seed + 2 * round, GetParam().mix, 60, GetParam().name, &states);
   }
   EXPECT_NE(broken, "") << GetParam().name << " was not noticed";
-  std::cout << GetParam().name << ": " << broken << std::endl;
+  test::reportCaught(GetParam().name, states, broken);
 }
 
 INSTANTIATE_TEST_SUITE_P(Rules, VolumeMutantTest,
                          ::testing::Values(Mutant{"index.no_persist_hook", {60, 1000, 8}},
                                            Mutant{"journal.one_flush", kBusy},
+                                           Mutant{"journal.flush_after_commit", kBusy},
                                            Mutant{"journal.advance_tail_early", kRoundTheRing},
                                            Mutant{"space.reuse_freed_early", {80, 6, 0}}),
                          [](const auto& i) {

@@ -7,8 +7,10 @@
 #include <cstring>
 #include <set>
 
+#include "../../fs/src/free_snapshot.h"
 #include "block/fault_device.h"
 #include "block/record_device.h"
+#include "mutant.h"
 #include "volume_fixture.h"
 
 namespace ourfs {
@@ -181,6 +183,24 @@ TEST_F(VolumeTest, ASnapshotOfAnEarlierMountIsNotTrusted) {
   EXPECT_FALSE(volume_->space().markUsed(run)) << "the extent was found by the scan";
 }
 
+TEST_F(VolumeTest, AMountIsDirtyBeforeItsFirstAllocation) {
+  for (const std::string mutant : {"", "volume.dirty_late"}) {
+    formatAndOpen();
+    close();  // leaves a snapshot
+    if (!mutant.empty()) SyncPoints::instance().setMutant(mutant, true);
+    open();
+    const BlockRun run = putExtent(InodeNo(10), 20);
+    ASSERT_OK(volume_->checkpoint());
+    crash();
+    SyncPoints::instance().reset();
+    open();
+    const bool givenTwice = volume_->space().markUsed(run);
+    EXPECT_EQ(givenTwice, !mutant.empty());
+    if (givenTwice) test::reportCaught(mutant, 1, "no old snapshot is trusted after a crash");
+    volume_.reset();
+  }
+}
+
 TEST_F(VolumeTest, ADamagedSnapshotIsReplacedByAScan) {
   formatAndOpen();
   putExtent(InodeNo(10), 20);
@@ -211,6 +231,41 @@ TEST_F(VolumeTest, ADamagedSnapshotIsReplacedByAScan) {
   EXPECT_TRUE(volume_->summary().wasClean);
   EXPECT_FALSE(volume_->summary().snapshotUsed);
   EXPECT_EQ(freeRuns(*volume_), before);
+}
+
+// The first run of used blocks is one block further on: the counts are right, the blocks are not.
+TEST_F(VolumeTest, ASnapshotWithAWrongChecksumIsNotUsed) {
+  formatAndOpen();
+  const BlockRun run = putExtent(InodeNo(10), 100);
+  const uint64_t group = run.start.v / kGroupBlocks;
+  close();
+  {
+    IndexOptions options;
+    options.geometry = indexGeometry(onDisk());
+    options.beforePersist = [] { return Status::ok(); };
+    auto index = Index::open(*device_, options);
+    ASSERT_OK(index);
+    auto value = (*index)->get(freeGroupKey(group));
+    ASSERT_TRUE(value.isOk() && *value);
+    auto used = decodeGroup(**value);
+    ASSERT_OK(used);
+    for (auto& each : *used) each.start += each.start == run.start.v % kGroupBlocks ? 1 : 0;
+    IndexBatch batch;
+    batch.put(freeGroupKey(group), encodeGroup(*used));
+    ASSERT_NE(encodeGroup(*used), **value);
+    ASSERT_OK((*index)->apply(batch, (*index)->applied()));
+    ASSERT_OK((*index)->close());
+  }
+  const auto damaged = device_->clone();
+  open();
+  EXPECT_FALSE(volume_->summary().snapshotUsed);
+  EXPECT_FALSE(volume_->space().markUsed({run.start, BlockCount(1)}));
+  crash();
+  ScopedMutant mutant("space.skip_snapshot_checksum");
+  ASSERT_OK(tryOpenOn(*damaged));
+  EXPECT_TRUE(volume_->space().markUsed({run.start, BlockCount(1)})) << "a used block, given out";
+  test::reportCaught("space.skip_snapshot_checksum", 1, "no used block is taken for a free one");
+  volume_.reset();
 }
 
 TEST_F(VolumeTest, ABlockInTwoExtentsRefusesTheMountButNotTheCheck) {
@@ -370,6 +425,9 @@ TEST_F(VolumeTest, AnIndexBeyondTheJournalIsRefused) {
   const Status refused = tryOpen();
   EXPECT_EQ(refused.errnum(), EUCLEAN);
   EXPECT_THAT(refused.message(), HasSubstr("does not reach"));
+  ScopedMutant mutant("volume.skip_reach");
+  ASSERT_OK(tryOpen());
+  test::reportCaught("volume.skip_reach", 1, "an index beyond the journal is refused");
 }
 
 // ---- failures ----

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -94,7 +95,7 @@ class SuperblockStore {
   // Reads both slots; the better one. EINVAL "not an ourfs volume", EUCLEAN for damage.
   Result<Superblock> load();
   // Writes the slot that does not hold the newest copy, with sequence + 1, and flushes.
-  // Sync point superblock.captured between capture and write.
+  // Sync points: superblock.before_lock; superblock.captured between capture and write.
   Status store(Superblock& superblock);
   // mkfs: both slots.
   Status storeBoth(Superblock& superblock);
@@ -105,10 +106,13 @@ class SuperblockStore {
  private:
   // The only place that writes a superblock. It goes out from a copy that nobody else can reach.
   Status writeSlot(uint64_t slot, Superblock& superblock) REQUIRES(mutex_);
+  // Mutants: what a second store does to the first one's copy if it can reach it.
+  void disturb(const Superblock& superblock);
 
   BlockDevice& device_;
   Mutex mutex_;
   uint64_t newestSlot_ GUARDED_BY(mutex_) = kSuperblockSlotA;
+  std::atomic<AlignedBuffer*> inFlight_{nullptr};  // for disturb() only
 };
 
 }  // namespace ourfs

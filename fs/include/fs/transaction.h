@@ -10,6 +10,8 @@
 #pragma once
 
 #include <functional>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "common/result.h"
@@ -78,11 +80,14 @@ class TransactionLog {
  private:
   Status reserveIndex(Privilege privilege);
   Status checked(Status status);  // the same status; tells onFailure_
+  // Mutant: the bytes in a memory that all commits share.
+  std::span<const std::byte> unpinned(std::string_view bytes);
 
   Journal& journal_;
   Index& index_;
   SpaceAllocator& space_;
   std::function<void(const Status&)> onFailure_;
+  std::vector<std::byte> shared_;  // for unpinned() only
 };
 
 }  // namespace ourfs

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/sync_point.h"
 #include "data/file_data_state.h"
 #include "inode_change.h"
 
@@ -121,6 +122,7 @@ Status FileData::fsync(Inode& inode, bool dataOnly) {
   if (!dataOnly) TRY(commitAttributes(inode));
   // Without a mapping nobody knows what was written before it was dropped.
   bool newData = !mapping || mapping->writesFlushed.load() < writes;
+  if (mutantEnabled("data.fsync_without_flush")) newData = false;
   TRY(s.volume.log().flush(lastChange(inode, s.volume.log()),
                            newData ? FlushScope::LogAndData : FlushScope::Log));
   if (mapping && newData) {

@@ -68,17 +68,22 @@ Status FileData::State::fillHoles(Inode& inode, FileMapping& mapping, FileOffset
   };
   TRY(admitGrowth());
   BlockCount wanted;
+  uint64_t holes = 0;
   {
     MutexLock extents(mapping.extents.mutex());
-    for (Extent hole = nextHole(from); hole.offset < to; hole = nextHole(hole.end()))
+    for (Extent hole = nextHole(from); hole.offset < to; hole = nextHole(hole.end())) {
       wanted += blocksOf(hole.length);
+      ++holes;
+    }
   }
   TRY(volume.space().reserve(wanted));
 
   FileOffset pos = from;
   Status failed;
   while (wanted.v > 0 && failed.isOk()) {
-    auto room = volume.log().reserve(kExtentRoom);
+    // The worst case. The mutant takes the holes for the extents, as they were without the lock.
+    const bool sampled = mutantEnabled("data.reserve_by_sample");
+    auto room = volume.log().reserve(sampled ? ByteCount(KiB + 64 * holes) : kExtentRoom);
     if (!room) {
       failed = room.status();
       break;
