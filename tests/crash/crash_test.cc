@@ -1,10 +1,10 @@
-// The judge: crash states of random workloads, and the mutants that it must catch.
+// The judge: crash states of random workloads. The mutants that it must catch are in
+// crash_mutant_test.cc.
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <cstdlib>
 
-#include "common/sync_point.h"
 #include "crash/crash_explorer.h"
 #include "rounds.h"
 
@@ -75,45 +75,6 @@ TEST(CrashTest, DiscardedSpaceKeepsThePromises) {
     EXPECT_GT(result.discards, 10u);
   }
 }
-
-// Each rule, switched off, must be noticed: the same workloads, the same oracle.
-struct Mutant {
-  const char* name;
-  bool roundTheRing;
-  bool discard;
-};
-class CrashMutantTest : public testing::TestWithParam<Mutant> {};
-
-TEST_P(CrashMutantTest, IsCaught) {
-  if (test::sanitized()) GTEST_SKIP() << "mutants are judged in the plain build";
-  ScopedMutant mutant(GetParam().name);
-  ExplorerOptions options;
-  options.seed = seedFromEnvironment();
-  options.workloads = 300;  // most are caught in the first ten
-  options.statesPerWorkload = 40;
-  options.roundTheRing = GetParam().roundTheRing;
-  options.discard = GetParam().discard;
-  if (options.roundTheRing) options.operations = 700;
-  ExplorerResult result = explore(options);
-  report(GetParam().name, options.seed, result);
-  EXPECT_GT(result.violations, 0u)
-      << "a filesystem without this rule was not told from one with it";
-}
-
-void PrintTo(const Mutant& mutant, std::ostream* to) { *to << mutant.name; }
-
-INSTANTIATE_TEST_SUITE_P(Rules, CrashMutantTest,
-                         testing::Values(Mutant{"index.no_persist_hook", false, false},
-                                         Mutant{"journal.one_flush", false, false},
-                                         Mutant{"journal.advance_tail_early", true, false},
-                                         Mutant{"space.reuse_freed_early", false, false},
-                                         Mutant{"space.discard_early", false, true}),
-                         [](const auto& param) {
-                           std::string name = param.param.name;
-                           for (char& c : name)
-                             if (!isalnum(c)) c = '_';
-                           return name;
-                         });
 
 }  // namespace
 }  // namespace ourfs::crash
