@@ -40,6 +40,15 @@ class FileTable {
   // EUCLEAN with one line for anything that cannot be right.
   static Result<std::unique_ptr<FileTable>> load(BlockDevice& device, const IndexGeometry& geometry,
                                                  bool readOnly);
+  // ---- salvage: no damage is refused that leaves anything to be read ----
+  using Note = std::function<void(const std::string&)>;
+  // Read-only, from the newest slot that has an intact snapshot. EUCLEAN if none has.
+  static Result<std::unique_ptr<FileTable>> loadForSalvage(BlockDevice& device,
+                                                           const IndexGeometry& geometry,
+                                                           const Note& note);
+  // Block size and volume size as an intact snapshot in one of the two slots has them.
+  static Result<IndexGeometry> findGeometry(BlockDevice& device, const IndexGeometry& guess);
+
   // Called without the table's lock. REQUIRES: set before the first change.
   void setRelease(Release release) { release_ = std::move(release); }
 

@@ -129,6 +129,50 @@ Result<std::unique_ptr<FileTable>> FileTable::load(BlockDevice& device,
   return table;
 }
 
+Result<std::unique_ptr<FileTable>> FileTable::loadForSalvage(BlockDevice& device,
+                                                             const IndexGeometry& geometry,
+                                                             const Note& note) {
+  IndexGeometry onDevice = geometry;  // which may have lost its end
+  onDevice.volumeSize = std::min(geometry.volumeSize, device.size());
+  TRY(checkTableGeometry(device, onDevice));
+  std::optional<Slot> newest;
+  for (const unsigned number : {0u, 1u}) {
+    Slot slot;
+    slot.bytes = AlignedBuffer(geometry.tableSlotSize.v);
+    Status read = device.read(slotStart(geometry, number), slot.bytes.span(), IoClass::FileTable);
+    if (read) read = parse(geometry, number, slot);
+    // What was read before the damage is still the best there is.
+    if (!read) note(read.message());
+    if (slot.state && (!newest || slot.chain.sequence > newest->chain.sequence))
+      newest = std::move(slot);
+  }
+  if (!newest) return bad("neither slot has an intact snapshot");
+  if (newest->state->takenOverBy() != 0)
+    note("index file table: the newest slot is lost, the one before it is used");
+  const uint64_t id = newest->tableId;
+  TableState& state = *newest->state;
+  std::unique_ptr<FileTable> table(new FileTable(device, geometry, id, std::move(state), true));
+  return table;
+}
+
+Result<IndexGeometry> FileTable::findGeometry(BlockDevice& device, const IndexGeometry& guess) {
+  TRY(checkTableGeometry(device, guess));
+  for (const unsigned number : {0u, 1u}) {
+    AlignedBuffer bytes(guess.tableSlotSize.v);
+    if (!device.read(slotStart(guess, number), bytes.span(), IoClass::FileTable)) continue;
+    SlotHeader header;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    if (header.magic != kSlotMagic || header.bodyLength > bytes.size() - sizeof header) continue;
+    const auto covered = bytes.span().subspan(8, sizeof header - 8 + header.bodyLength);
+    if (header.crc != crc32c(covered)) continue;
+    IndexGeometry found = guess;
+    found.blockSize = header.blockSize;
+    found.volumeSize = ByteCount(header.volumeSize);
+    if (checkTableGeometry(device, found)) return found;
+  }
+  return bad("neither slot has an intact snapshot");
+}
+
 Status checkTableGeometry(const BlockDevice& device, const IndexGeometry& g) {
   const uint64_t slot = g.tableSlotSize.v;
   const bool good = isPowerOfTwo(g.blockSize) && g.blockSize >= 512 && g.blockSize <= 64 * KiB &&
