@@ -104,7 +104,6 @@ Result<Lsn> FilesystemImpl::dropXattr(const InodePtr& inode, std::string_view na
 Result<Lsn> FilesystemImpl::commitXattr(const InodePtr& inode, std::string_view name,
                                         const std::optional<std::string>& value,
                                         std::optional<uint32_t> permissions) {
-  constexpr uint32_t kXattrFlags = kInodeHasXattr | kInodeHasAcl | kInodeHasCapability;
   constexpr uint32_t kPermissions = 0777;
   TRY_ASSIGN(std::string before, listXattrs(volume_.index(), inode->ino, recordOf(*inode).flags));
   const std::string names = withName(before, name, value.has_value());

@@ -1,12 +1,12 @@
 #include "inode_count.h"
 
 #include "common/codec.h"
+#include "volume_settings.h"
 
 namespace ourfs {
 
 namespace {
 
-constexpr std::string_view kInodesSetting = "inodes";
 constexpr size_t kKeysPerStep = 2048;
 
 }  // namespace

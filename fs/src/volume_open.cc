@@ -175,9 +175,11 @@ Status Volume::loadInodeWatermark() {
   TRY_ASSIGN(const auto value, index_->get(settingKey(kNextInodeSetting)));
   const auto stored = value ? decodeNumber(*value) : std::nullopt;
   if (!stored) spdlog::warn("index: the next inode number is missing: run fsck.ourfs");
-  uint64_t next = std::max(stored.value_or(0), kRootInode.v + 1);
+  uint64_t next = kRootInode.v + 1;
+  if (stored && *stored <= kMaxInodeNumber) next = std::max(next, *stored);
   // A watermark that a slow transaction has set back must not let a number be used twice.
-  TRY(index_->scan(inodeKey(InodeNo(next)), prefixEnd("I"), [&](auto key, auto) {
+  const std::string end = inodeKey(InodeNo(kMaxInodeNumber));
+  TRY(index_->scan(inodeKey(InodeNo(next)), end, [&](auto key, auto) {
     if (const auto parsed = parseKey(key); parsed.isOk()) next = parsed->ino.v + 1;
     return true;
   }));

@@ -13,6 +13,10 @@ namespace ourfs {
 inline constexpr InodeNo kRootInode{1};
 // No inode number at or above it has ever been given out.
 inline constexpr std::string_view kNextInodeSetting = "next_inode";
+// How many inodes there are: generation and count. Written at unmount, for statfs.
+inline constexpr std::string_view kInodesSetting = "inodes";
+// No volume gets to numbers above it; one that says so is damaged.
+inline constexpr uint64_t kMaxInodeNumber = uint64_t{1} << 62;
 
 inline std::string encodeNumber(uint64_t number) {
   std::string value;

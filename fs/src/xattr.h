@@ -14,6 +14,9 @@ namespace ourfs {
 inline constexpr size_t kMaxXattrName = 255, kMaxXattrValue = 65536, kMaxXattrList = 65536;
 inline constexpr std::string_view kCapabilityName = "security.capability";
 
+// All flags of an inode that speak of its attributes.
+inline constexpr uint32_t kXattrFlags = kInodeHasXattr | kInodeHasAcl | kInodeHasCapability;
+
 // ERANGE for a name that is too long or empty; EOPNOTSUPP for a namespace that is not kept here.
 Status checkXattrName(std::string_view name, bool posixAcl);
 bool isAclName(std::string_view name);

@@ -86,13 +86,14 @@ Result<size_t> FileReader::read(uint64_t offset, size_t n, char* into) const {
   return copied;
 }
 
-Status FileReader::verify() const {
+Status FileReader::verify(const std::function<void(uint64_t)>& read) const {
   constexpr uint64_t kAtOnce = 256;
   const uint64_t units = file_.units(context_.unitSize());
   for (uint64_t first = 0; first < units; first += kAtOnce) {
     const uint64_t count = std::min(kAtOnce, units - first);
     AlignedBuffer buffer(count * context_.unitSize());
     TRY(readUnits(first, count, buffer));
+    read(count * context_.payload());
   }
   return Status::ok();
 }

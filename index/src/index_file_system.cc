@@ -1,5 +1,7 @@
 #include "index_file_system.h"
 
+#include <algorithm>
+
 #include "common/sync_point.h"
 #include "open_files.h"
 #include "status_map.h"
@@ -87,10 +89,18 @@ uint64_t IndexFileSystem::sizeOf(const std::string& name) const {
   return file.isOk() ? (*file)->size() : 0;
 }
 
-void IndexFileSystem::verify(const std::function<void(const std::string&)>& report) const {
-  for (const auto& file : all()) {
+void IndexFileSystem::verify(
+    const std::function<void(const std::string&)>& report,
+    const std::function<void(ByteCount done, ByteCount total)>& progress) const {
+  const auto files = all();
+  uint64_t done = 0, total = 0;
+  for (const auto& file : files) total += file->size();
+  for (const auto& file : files) {
     if (file->kind() != FileKind::Blocks) continue;
-    const Status status = file->reader()->verify();
+    const Status status = file->reader()->verify([&](uint64_t bytes) {
+      done = std::min(done + bytes, total);
+      if (progress) progress(ByteCount(done), ByteCount(total));
+    });
     if (!status) report(file->name() + ": " + status.message());
   }
 }

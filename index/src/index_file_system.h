@@ -67,7 +67,8 @@ class IndexFileSystem : public rocksdb::FileSystem {
   size_t fileCount() const;
   uint64_t sizeOf(const std::string& name) const;  // bytes; 0 if there is no such file
   // Reads every unit of every file on the device.
-  void verify(const std::function<void(const std::string&)>& report) const;
+  void verify(const std::function<void(const std::string&)>& report,
+              const std::function<void(ByteCount done, ByteCount total)>& progress) const;
 
  private:
   Result<std::shared_ptr<IndexFile>> find(const std::string& path) const;

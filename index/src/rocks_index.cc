@@ -337,12 +337,19 @@ ByteCount RocksIndex::poolFree() const {
 
 // ---- looking ----
 
-Status RocksIndex::verify(const std::function<void(const std::string&)>& report) {
+Status RocksIndex::verify(const std::function<void(const std::string&)>& report,
+                          const std::function<void(ByteCount, ByteCount)>& progress) {
   if (db_ == nullptr) return closedError();
-  files_->verify(report);
+  files_->verify(report, progress);
   const rocksdb::Status status = db_->VerifyChecksum();
   if (!status.ok()) report(fromRocks(status).message());
   return Status::ok();
+}
+
+uint64_t RocksIndex::estimatedKeys() const {
+  uint64_t keys = 0;
+  if (db_ != nullptr) (void)db_->GetIntProperty("rocksdb.estimate-num-keys", &keys);
+  return keys;
 }
 
 IndexCounters RocksIndex::counters() const {

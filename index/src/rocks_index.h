@@ -37,7 +37,9 @@ class RocksIndex : public Index {
   Result<std::vector<BlockRun>> shrinkPool(bool hard) override;
   std::vector<BlockRun> ownedBlocks() const override;
   ByteCount poolFree() const override;
-  Status verify(const std::function<void(const std::string&)>& report) override;
+  Status verify(const std::function<void(const std::string&)>& report,
+                const std::function<void(ByteCount, ByteCount)>& progress) override;
+  uint64_t estimatedKeys() const override;
   IndexCounters counters() const override;
 
  private:

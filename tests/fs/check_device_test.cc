@@ -47,7 +47,7 @@ class CheckDeviceTest : public CheckTest {
   Status checkError(bool repair, BlockDevice* device = nullptr) {
     CheckOptions options;
     options.repair = repair;
-    options.report = [&](const std::string& line) { told_.push_back(line); };
+    options.report = options.note = [&](const std::string& line) { told_.push_back(line); };
     return checkVolume(device != nullptr ? *device : *device_, options).status();
   }
 
@@ -212,6 +212,10 @@ TEST_F(CheckDeviceTest, DamagedIndexBlocksAreFoundAndNothingIsMendedOnWhatIsLeft
       options.repair = true;
       const auto mended = checkVolume(*device_, options);
       EXPECT_TRUE(!mended.isOk() || mended->exitCode() == 4);
+      std::vector<std::byte> was(32 * MiB), is(32 * MiB);
+      ASSERT_TRUE(before->read(DeviceOffset(0), was).isOk());
+      ASSERT_TRUE(device_->read(DeviceOffset(0), is).isOk());
+      EXPECT_TRUE(was == is) << "fsck has written beside damage";
       EXPECT_THAT(mended.errnum(), AnyOf(0, EUCLEAN)) << mended.status().message();
       EXPECT_FALSE(checkError(false).isOk() && told_.empty());
     }
@@ -243,6 +247,29 @@ TEST_F(CheckDeviceTest, ADamagedFileTableIsRefusedInOneLineOrTheOtherSlotServes)
     const Status why = checkError(repair);
     EXPECT_EQ(why.errnum(), EUCLEAN);
     EXPECT_THAT(why.message(), HasSubstr("index file table"));
+  }
+}
+
+TEST_F(CheckDeviceTest, BlocksOfTheIndexOutsideOfTheDataAreaStopEveryMend) {
+  damage([&](Transaction& t) { eraseName(t, kRoot, "small"); });
+  // A journal that reaches over the index's first blocks.
+  Superblock wrong = SuperblockStore(*device_).load().value();
+  wrong.journalSize = wrong.journalSize + ByteCount(64 * KiB);
+  wrong.dataStart = wrong.dataStart + ByteCount(64 * KiB);
+  ASSERT_TRUE(SuperblockStore(*device_).storeBoth(wrong).isOk());
+  for (bool repair : {false, true}) {
+    const auto before = device_->clone();
+    told_.clear();
+    CheckOptions options;
+    options.repair = repair;
+    options.report = [&](const std::string& line) { told_.push_back(line); };
+    const auto checked = checkVolume(*device_, options);
+    EXPECT_THAT(told_, Contains(HasSubstr("lie outside of the data area")));
+    EXPECT_TRUE(!checked.isOk() || checked->exitCode() == 4);
+    std::vector<std::byte> was(32 * MiB), is(32 * MiB);
+    ASSERT_TRUE(before->read(DeviceOffset(0), was).isOk());
+    ASSERT_TRUE(device_->read(DeviceOffset(0), is).isOk());
+    EXPECT_TRUE(was == is) << "written, repair " << repair;
   }
 }
 

@@ -95,13 +95,26 @@ void CheckTest::damage(const std::function<void(Transaction&)>& change) {
   if (HasFatalFailure()) return;
   Transaction t;
   change(t);
-  auto room = volume_->log().reserve(kNamespaceRoom);
+  auto room = volume_->log().reserve(
+      ByteCount(std::max<uint64_t>(kNamespaceRoom.v, t.batch().encodedSize())));
   ASSERT_TRUE(room.isOk()) << room.status().message();
   const auto done = volume_->log().commit(std::move(t), std::move(*room));
   ASSERT_TRUE(done.isOk()) << done.status().message();
   closeRaw();
   openRaw();
   closeRaw();
+}
+
+void CheckTest::damageIndex(const std::function<void(IndexBatch&)>& change) {
+  IndexOptions options;
+  options.geometry = indexGeometry(SuperblockStore(*device_).load().value());
+  options.beforePersist = [] { return Status::ok(); };
+  auto index = Index::open(*device_, std::move(options));
+  ASSERT_TRUE(index.isOk()) << index.status().message();
+  IndexBatch batch;
+  change(batch);
+  ASSERT_TRUE((*index)->apply(batch, (*index)->applied()).isOk());
+  ASSERT_TRUE((*index)->close().isOk());
 }
 
 InodeRecord CheckTest::record(InodeNo ino) {

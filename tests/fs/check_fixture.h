@@ -19,6 +19,8 @@ class CheckTest : public FilesystemTest {
   // ---- damage: keys are put and erased behind the filesystem's back ----
   // The volume is left as after an unmount, with a free-space snapshot that is right.
   void damage(const std::function<void(Transaction&)>& change);
+  // Likewise, but past the volume: journal, generation and free-space snapshot stay as they are.
+  void damageIndex(const std::function<void(IndexBatch&)>& change);
   void openRaw();
   void closeRaw();
   InodeRecord record(InodeNo ino);

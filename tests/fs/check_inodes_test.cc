@@ -38,6 +38,23 @@ TEST_F(CheckInodesTest, ASoundVolumeIsCleanAndCounted) {
   expectSample();
 }
 
+TEST_F(CheckInodesTest, WhatDoesNotFitIntoTheMemoryLimitIsNotBegun) {
+  changeRecord(ino_["file"], [](InodeRecord& r) { r.nlink = 7; });
+  CheckOptions options;
+  for (bool repair : {false, true}) {
+    options.repair = repair;
+    options.memoryLimit = ByteCount(13 * 100);  // 13 inodes
+    const auto refused = checkVolume(*device_, options);
+    EXPECT_EQ(refused.errnum(), ENOMEM);
+    EXPECT_THAT(refused.status().message(), ::testing::HasSubstr("raise it with --memory-limit"));
+    options.memoryLimit = ByteCount(1 * MiB);
+    const auto checked = checkVolume(*device_, options);
+    ASSERT_TRUE(checked.isOk()) << checked.status().message();
+    EXPECT_EQ(checked->problemCount, 1u);
+  }
+  expectLines(look(), {});
+}
+
 TEST_F(CheckInodesTest, AWrongLinkCountIsSetRight) {
   changeRecord(ino_["file"], [](InodeRecord& r) { r.nlink = 7; });
   expectMended({"link count is 7, should be 2"});

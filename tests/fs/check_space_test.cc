@@ -276,5 +276,23 @@ TEST_F(CheckSpaceTest, ASnapshotThatKeepsFreeBlocksIsFound) {
   expectSample();
 }
 
+TEST_F(CheckSpaceTest, AnUnreadableSnapshotIsFoundAndWrittenAnew) {
+  const auto sound = device_->clone();
+  const auto spoilHeader = [](IndexBatch& batch) { batch.put("G", "garbage"); };
+  const auto spoilGroup = [](IndexBatch& batch) { batch.put(freeGroupKey(0), "garbage"); };
+  const auto loseGroup = [](IndexBatch& batch) { batch.erase(freeGroupKey(0)); };
+  const auto strayGroup = [](IndexBatch& batch) {
+    batch.put(freeGroupKey(UINT64_MAX), std::string("\x01\0\0\0\0", 5));
+  };
+  const std::function<void(IndexBatch&)> kinds[] = {spoilHeader, spoilGroup, loseGroup, strayGroup};
+  for (const auto& kind : kinds) {
+    device_ = sound->clone();
+    damageIndex(kind);
+    expectMended({"the free-space snapshot cannot be read"});
+    expectSample();
+    unmount();
+  }
+}
+
 }  // namespace
 }  // namespace ourfs::test

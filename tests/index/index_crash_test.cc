@@ -128,7 +128,7 @@ bool tableIsIntact(MemoryDevice& image, const IndexGeometry& geometry) {
   EXPECT_TRUE(pool.isOk()) << pool.status().message();
   FileContext context{image, geometry, **table, **pool, {}, {}};
   bool intact = true;
-  IndexFileSystem(context, true).verify([&](const std::string&) { intact = false; });
+  IndexFileSystem(context, true).verify([&](const std::string&) { intact = false; }, nullptr);
   return intact;
 }
 

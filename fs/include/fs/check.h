@@ -18,7 +18,8 @@
 //   - an inode that cannot be read is made anew if names (a directory) or extents (a file) hang on
 //     it; owner, permissions and times are lost;
 //   - a journal that has lost records is begun anew behind the last one that can be replayed.
-// A damaged index is not mended: what cannot be read must not be taken for missing.
+// Where a block of the index is damaged, nothing is mended or written at all: what cannot be read
+// must not be taken for missing.
 #pragma once
 
 #include <functional>
@@ -31,10 +32,27 @@
 
 namespace ourfs {
 
+// What a check looks at, in this order. With `repair` all of it comes a second time, after the
+// mends.
+enum class CheckPhase { IndexBlocks, Journal, Keys, Inodes, Names, Extents, Attributes, Tree };
+inline constexpr unsigned kCheckPhases = 8;
+const char* nameOf(CheckPhase phase);
+
+struct CheckProgress {
+  CheckPhase phase = CheckPhase::IndexBlocks;
+  uint64_t done = 0, total = 0;  // of bytes or keys; total 0: not known
+};
+
 struct CheckOptions {
   bool repair = false;
-  // Told of every problem as it is found, one line each, and of progress if wanted.
-  std::function<void(const std::string&)> report;
+  // Called in the caller's thread: for every problem as it is found, and for what is no problem but
+  // worth a note, one line each; and as a phase begins and goes on, about a hundred times each.
+  std::function<void(const std::string&)> report, note;
+  std::function<void(const CheckProgress&)> progress;
+  // What the inodes and extents of the volume may take while they are checked, about 150 and 32
+  // bytes each; besides, the index takes what it takes in a mount. ENOMEM, before anything is
+  // written, if they would take more. 0: no limit.
+  ByteCount memoryLimit{0};
 };
 
 struct CheckReport {

@@ -1,4 +1,4 @@
-// Inodes by themselves, orphans, attributes, counts and settings.
+// Inodes by themselves, orphans, counts and settings.
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -12,9 +12,6 @@
 namespace ourfs {
 
 namespace {
-
-constexpr uint32_t kXattrFlags = kInodeHasXattr | kInodeHasAcl | kInodeHasCapability;
-constexpr uint64_t kMaxNumber = uint64_t{1} << 62;  // no volume gets to inode numbers above it
 
 bool isKnownType(uint32_t mode) {
   return S_ISDIR(mode) || S_ISREG(mode) || S_ISLNK(mode) || S_ISCHR(mode) || S_ISBLK(mode) ||
@@ -59,6 +56,11 @@ void Checker::checkInode(InodeNo ino, const InodeRecord& record) {
   node.entries = record.entries;
   node.parent = record.parent;
   ++report_.inodes;
+  if (ino.v >= kMaxInodeNumber) {
+    problem(inodeText(ino.v) + ": no inode can have that number",
+            [ino](Transaction& t) { t.erase(inodeKey(ino)); });
+    return;
+  }
   if (!isKnownType(node.mode)) {
     node.mode = S_IFREG | (node.mode & 07777);
     problem(inodeText(ino.v) + ": its type is unknown",
@@ -67,19 +69,12 @@ void Checker::checkInode(InodeNo ino, const InodeRecord& record) {
                   ino.v, [mode](InodeRecord& r) { r.mode = mode; }, t);
             });
   }
-  if (S_ISLNK(node.mode) && record.symlink.empty()) {
+  if (S_ISLNK(node.mode) && (record.symlink.empty() || record.symlink.front() == '\0')) {
     problem(inodeText(ino.v) + ": a symbolic link without a target",
             [ino](Transaction& t) { t.erase(inodeKey(ino)); });
     return;
   }
-  if (S_ISLNK(node.mode) && record.size != record.symlink.size()) {
-    problem(inodeText(ino.v) + ": a symbolic link of size " + std::to_string(record.size) +
-                " with a target of " + std::to_string(record.symlink.size()) + " bytes",
-            [this, ino](Transaction& t) {
-              rewrite(
-                  ino.v, [](InodeRecord& r) { r.size = r.symlink.size(); }, t);
-            });
-  }
+  checkFields(ino, node.mode, record);
   if (node.isDirectory())
     ++report_.directories;
   else if (node.isRegular())
@@ -91,10 +86,45 @@ void Checker::checkInode(InodeNo ino, const InodeRecord& record) {
   nodes_.emplace(ino.v, node);
 }
 
+// What a record must not say of an inode of its type.
+void Checker::checkFields(InodeNo ino, uint32_t mode, const InodeRecord& r) {
+  const auto wrong = [&](const std::string& what, void (*mend)(InodeRecord&)) {
+    problem(inodeText(ino.v) + ": " + what,
+            [this, ino, mend](Transaction& t) { rewrite(ino.v, mend, t); });
+  };
+  const bool isLink = S_ISLNK(mode), isDevice = S_ISCHR(mode) || S_ISBLK(mode);
+  if (r.flags & ~kXattrFlags)
+    wrong("unknown flags", [](InodeRecord& i) { i.flags &= kXattrFlags; });
+  if (!isDevice && r.rdev != 0)
+    wrong("a device number, but it is no device", [](InodeRecord& i) { i.rdev = 0; });
+  if (!isLink && !r.symlink.empty())
+    wrong("a target, but it is no symbolic link", [](InodeRecord& i) { i.symlink.clear(); });
+  if (!isLink && !S_ISREG(mode) && r.size != 0)
+    wrong("a size, but it is neither a file nor a link", [](InodeRecord& i) { i.size = 0; });
+  if (!S_ISDIR(mode) && (r.entries != 0 || r.parent != 0))
+    wrong("names or a parent, but it is no directory",
+          [](InodeRecord& i) { i.entries = i.parent = 0; });
+  if (!isLink) return;
+  if (const size_t length = r.symlink.find('\0'); length != std::string::npos) {
+    wrong("the target of a symbolic link has a NUL", [](InodeRecord& i) {
+      i.symlink.resize(i.symlink.find('\0'));
+      i.size = i.symlink.size();
+    });
+  } else if (r.size != r.symlink.size()) {
+    wrong("a symbolic link of size " + std::to_string(r.size) + " with a target of " +
+              std::to_string(r.symlink.size()) + " bytes",
+          [](InodeRecord& i) { i.size = i.symlink.size(); });
+  }
+}
+
 // What an unreadable record stood for shows in what hangs on it: names make it a directory, extents
 // a file. Without either there is nothing to keep.
 Status Checker::rebuildInode(uint64_t ino, const std::string& why) {
   const InodeNo number(ino);
+  if (ino >= kMaxInodeNumber) {
+    problem(why, [number](Transaction& t) { t.erase(inodeKey(number)); });
+    return Status::ok();
+  }
   bool hasNames = false, hasExtents = false;
   uint64_t size = 0, blocks = 0;
   const std::string names = direntPrefix(number), extents = extentPrefix(number);
@@ -146,11 +176,16 @@ void Checker::checkRoot() {
 }
 
 Status Checker::checkOrphans() {
-  return scanPrefix('O', [&](const ParsedKey& key, std::string_view) {
+  return scanPrefix('O', [&](const ParsedKey& key, std::string_view value) {
     ++report_.orphans;
     auto node = nodes_.find(key.ino.v);
     auto forgetIt = [ino = key.ino](Transaction& t) { t.erase(orphanKey(ino)); };
-    if (node == nodes_.end())
+    if (!value.empty())
+      problem("orphan list: " + inodeText(key.ino.v) + " has a value",
+              [ino = key.ino](Transaction& t) { t.put(orphanKey(ino), ""); });
+    if (key.ino == kRootInode)
+      problem("orphan list: the root directory is on it", forgetIt);
+    else if (node == nodes_.end())
       problem("orphan list: " + inodeText(key.ino.v) + " does not exist", forgetIt);
     else if (node->second.nlink != 0 || node->second.rebuilt)
       problem("orphan list: " + inodeText(key.ino.v) + " still has names", forgetIt);
@@ -168,36 +203,6 @@ void Checker::checkOrphanNames() {
                 (node.names != 0 ? " has a name" : " is a directory with names in it"),
             [i = InodeNo(ino)](Transaction& t) { t.erase(orphanKey(i)); });
   }
-}
-
-Status Checker::checkAttributes() {
-  TRY(scanPrefix('X', [&](const ParsedKey& key, std::string_view) {
-    ++report_.attributes;
-    auto node = nodes_.find(key.ino.v);
-    if (node != nodes_.end()) {
-      node->second.foundFlags |= xattrFlags(key.name + '\0');
-      return;
-    }
-    problem("extended attribute " + quoted(key.name) + " of " + inodeText(key.ino.v) +
-                ", which does not exist",
-            [ino = key.ino, name = key.name](Transaction& t) { t.erase(xattrKey(ino, name)); });
-  }));
-  for (const auto& [ino, node] : nodes_) {
-    const uint32_t said = node.flags & kXattrFlags;
-    if (node.rebuilt || said == node.foundFlags) continue;
-    // A removal that was interrupted: what is left of them.
-    if (node.orphan && !(node.foundFlags & ~said)) continue;
-    // Losing the capability with an owner change leaves it set: it says that there may be some.
-    if (said == (node.foundFlags | kInodeHasXattr)) continue;
-    problem(inodeText(ino) + (node.foundFlags & ~said
-                                  ? ": has attributes that its flags deny"
-                                  : ": its flags tell of attributes that it does not have"),
-            [this, i = ino, found = node.foundFlags](Transaction& t) {
-              rewrite(
-                  i, [found](InodeRecord& r) { r.flags = (r.flags & ~kXattrFlags) | found; }, t);
-            });
-  }
-  return Status::ok();
 }
 
 void Checker::checkCounts() {
@@ -256,16 +261,38 @@ void Checker::checkNode(uint64_t ino, const Node& node) {
 }
 
 Status Checker::checkSettings() {
+  TRY(checkInodeCount());
   uint64_t highest = kRootInode.v;
   for (const auto& [ino, node] : nodes_) highest = std::max(highest, ino);
   TRY_ASSIGN(const auto stored, volume_.index().get(settingKey(kNextInodeSetting)));
   const uint64_t next = stored ? decodeNumber(*stored).value_or(0) : 0;
-  if (next > highest && next <= kMaxNumber) return Status::ok();
+  if (next > highest && next <= kMaxInodeNumber) return Status::ok();
   problem("the next inode number (" + std::to_string(next) + ") cannot be right, should be " +
               std::to_string(highest + 1),
           [highest](Transaction& t) {
             t.put(settingKey(kNextInodeSetting), encodeNumber(highest + 1));
           });
+  return Status::ok();
+}
+
+// Counts only after a clean unmount, and for its generation.
+Status Checker::checkInodeCount() {
+  TRY_ASSIGN(const auto stored, volume_.index().get(settingKey(kInodesSetting)));
+  if (!stored) return Status::ok();
+  const Fix eraseIt = [](Transaction& t) { t.erase(settingKey(kInodesSetting)); };
+  Decoder d(*stored);
+  const uint64_t generation = d.u64(), count = d.u64();
+  if (!d.ok() || !d.atEnd()) {
+    problem("the number of inodes cannot be read", eraseIt);
+    return Status::ok();
+  }
+  const uint64_t inodes = keys_['I'], current = volume_.superblock().generation;
+  const bool counts = volume_.summary().wasClean && report_.orphans == 0 &&
+                      generation == current - (volume_.readOnly() ? 0 : 1);
+  if (counts && count != inodes)
+    problem("the number of inodes is " + std::to_string(count) + ", should be " +
+                std::to_string(inodes),
+            eraseIt);
   return Status::ok();
 }
 

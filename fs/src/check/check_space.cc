@@ -6,6 +6,7 @@
 
 #include "check/checker.h"
 #include "common/aligned_buffer.h"
+#include "common/codec.h"
 #include "free_snapshot.h"
 
 namespace ourfs {
@@ -125,20 +126,31 @@ Status Checker::checkSnapshot() {
   if (!stored || !mount.wasClean || mount.replay.records != 0) return Status::ok();
   const auto header = decodeSnapshotHeader(*stored);
   const uint64_t current = volume_.superblock().generation;
-  if (!header || header->generation != current - (volume_.readOnly() ? 0 : 1)) return Status::ok();
+  if (header && header->generation != current - (volume_.readOnly() ? 0 : 1)) return Status::ok();
 
   BlockRanges said, used;
-  bool whole = true;
-  TRY(scanPrefix('F', [&](const ParsedKey& key, std::string_view value) {
+  SnapshotHeader found;
+  bool whole = header.isOk();
+  TRY(volume_.index().scan("F", prefixEnd("F"), [&](auto key, auto value) {
+    const auto parsed = parseKey(key);
     const auto runs = decodeGroup(value);
-    whole = whole && runs.isOk();
-    if (!whole) return;
+    whole =
+        whole && parsed && runs && parsed->ino.v <= volume_.superblock().blocks().v / kGroupBlocks;
+    if (!whole) return false;
     for (const auto& run : *runs) {
-      const uint64_t start = key.ino.v * kGroupBlocks + run.start;
+      const uint64_t start = parsed->ino.v * kGroupBlocks + run.start;
       said.push_back({start, start + run.count});
+      found.usedBlocks += run.count;
     }
+    ++found.groups;
+    found.crc = crc32c(asBytes(value), crc32c(asBytes(key), found.crc));
+    return true;
   }));
-  if (!whole) return Status::ok();
+  if (whole) found.generation = header->generation;
+  if (!whole || found != *header) {
+    problem("the free-space snapshot cannot be read");
+    return Status::ok();
+  }
   BlockRanges accounted = said;  // the index's own blocks are never in a snapshot
   for (const Claim& claim : claims_) {
     used.push_back({claim.start, claim.end});

@@ -30,11 +30,11 @@ Result<bool> isWholeSlot(BlockDevice& device, uint64_t at) {
 
 // One copy that is not whole is no problem: it may be the one that a crash interrupted. Every mount
 // that writes, fsck's own too, writes it anew.
-Status noteSuperblocks(BlockDevice& device, const Tell& tell) {
+Status noteSuperblocks(BlockDevice& device, const Tell& note) {
   TRY_ASSIGN(const bool a, isWholeSlot(device, kSuperblockSlotA));
   TRY_ASSIGN(const bool b, isWholeSlot(device, kSuperblockSlotB));
-  if (a != b && tell)
-    tell(fmt::format("superblock: copy {} is damaged or was being written; the other one is used",
+  if (a != b && note)
+    note(fmt::format("superblock: copy {} is damaged or was being written; the other one is used",
                      a ? 'B' : 'A'));
   return Status::ok();
 }
@@ -46,24 +46,45 @@ Result<std::unique_ptr<Volume>> openForCheck(BlockDevice& device, bool readOnly)
   return Volume::open(device, open);
 }
 
-enum class Snapshot { Check, Ignore };
+// Every block that the index owns and uses. What follows is worth a mend only if all of them are
+// sound: what cannot be read must not be taken for missing. Nothing is written.
+Status checkIndexBlocks(BlockDevice& device, CheckReport& report, const Tell& tell,
+                        Progress& progress) {
+  progress.begin(CheckPhase::IndexBlocks);
+  TRY_ASSIGN(const Superblock s, SuperblockStore(device).load());
+  IndexOptions options;
+  options.geometry = indexGeometry(s);
+  options.readOnly = true;
+  TRY_ASSIGN(const auto index, Index::open(device, std::move(options)));
+  const auto problem = [&](const std::string& line) { addProblem(report, tell, "index: " + line); };
+  TRY(index->verify(problem,
+                    [&](ByteCount done, ByteCount total) { progress.at(done.v, total.v); }));
+  const uint64_t first = s.dataStart.v / s.blockSize, end = s.blocks().v;
+  for (const BlockRun& run : index->ownedBlocks()) {
+    if (run.start.v >= first && run.start.v < end && run.count.v <= end - run.start.v) continue;
+    problem(fmt::format("its blocks {}+{} lie outside of the data area", run.start.v, run.count.v));
+  }
+  return Status::ok();
+}
 
-// One look at all of a volume that was just opened; with `mend`, mends what is there, and what that
-// uncovers. A damaged index is left as it is: what cannot be read must not be taken for missing.
-Status look(Volume& volume, bool mend, Snapshot snapshot, CheckReport& report, const Tell& tell) {
+struct Look {
+  bool mend = false;
+  bool snapshot = false;  // it is that of the last unmount
+  ByteCount memoryLimit;
+};
+
+// One look at what the index of a volume that was just opened says; with `mend`, mends what is
+// there, and what that uncovers.
+Status look(Volume& volume, Look how, CheckReport& report, const Tell& tell, Progress& progress) {
   report.mount = volume.summary();
   if (!report.mount.replay.lost.empty()) addProblem(report, tell, report.mount.replay.lost);
-  const uint64_t before = report.problemCount;
-  TRY(volume.index().verify(
-      [&](const std::string& line) { addProblem(report, tell, "index: " + line); }));
-  const bool sound = report.problemCount == before;
-  Checker first(volume, mend && sound, report, tell);
+  Checker first(volume, how.mend, report, tell, progress, how.memoryLimit);
   TRY(first.run());
-  if (snapshot == Snapshot::Check) TRY(first.checkSnapshot());
-  if (!mend || !sound || report.clean()) return Status::ok();
+  if (how.snapshot) TRY(first.checkSnapshot());
+  if (!how.mend || report.clean()) return Status::ok();
   for (int pass = 1; pass < kMendPasses; ++pass) {
     CheckReport again;
-    TRY(Checker(volume, true, again, nullptr).run());
+    TRY(Checker(volume, true, again, nullptr, progress, how.memoryLimit).run());
     if (again.clean()) break;
   }
   return Status::ok();
@@ -76,6 +97,28 @@ void countSpace(Volume& volume, CheckReport& report) {
 }
 
 }  // namespace
+
+const char* nameOf(CheckPhase phase) {
+  switch (phase) {
+    case CheckPhase::IndexBlocks:
+      return "the blocks of the index";
+    case CheckPhase::Journal:
+      return "the journal";
+    case CheckPhase::Keys:
+      return "the keys of the index";
+    case CheckPhase::Inodes:
+      return "inodes";
+    case CheckPhase::Names:
+      return "names";
+    case CheckPhase::Extents:
+      return "extents";
+    case CheckPhase::Attributes:
+      return "attributes";
+    case CheckPhase::Tree:
+      return "the tree";
+  }
+  return "";
+}
 
 int CheckReport::exitCode() const {
   if (problemCount == 0) return 0;
@@ -113,29 +156,60 @@ Status Checker::scanPrefix(char kind,
                            const std::function<void(const ParsedKey&, std::string_view)>& each) {
   const std::string from(1, kind);
   return volume_.index().scan(from, prefixEnd(from), [&](auto key, auto value) {
+    progress_.step();
     if (auto parsed = parseKey(key); parsed.isOk()) each(*parsed, value);
     return true;
   });
 }
 
 Status Checker::checkKinds() {
+  progress_.begin(CheckPhase::Keys, volume_.index().estimatedKeys());
   return volume_.index().scan("", "", [&](auto key, auto) {
-    if (!parseKey(key))
+    progress_.step();
+    if (parseKey(key))
+      ++keys_[static_cast<unsigned char>(key.front())];
+    else
       problem(fmt::format("index: a key that no kind of record has, of {} bytes", key.size()),
               [k = std::string(key)](Transaction& t) { t.erase(k); });
     return true;
   });
 }
 
+// Everything that grows with the volume, at once: what a table that doubles leaves behind would be
+// as large again.
+Status Checker::makeRoom() {
+  constexpr uint64_t kPerNode = sizeof(Node) + 48;  // its number, the links of the table, malloc's
+  const uint64_t inodes = keys_['I'], extents = keys_['E'];
+  const uint64_t needed = inodes * kPerNode + extents * sizeof(Claim);
+  if (memoryLimit_.v != 0 && needed > memoryLimit_.v)
+    return Status::error(
+        ENOMEM, fmt::format("{} inodes and {} extents take {} MiB to check, more than the limit of "
+                            "{} MiB; raise it with --memory-limit",
+                            inodes, extents, needed / MiB + 1, memoryLimit_.v / MiB));
+  nodes_.reserve(inodes);
+  claims_.reserve(extents + volume_.index().ownedBlocks().size());
+  return Status::ok();
+}
+
+void Checker::begin(CheckPhase phase, char kind) {
+  progress_.begin(phase, keys_[static_cast<unsigned char>(kind)]);
+}
+
 Status Checker::run() {
   TRY(checkKinds());
+  TRY(makeRoom());
+  begin(CheckPhase::Inodes, 'I');
   TRY(checkInodes());
   TRY(checkOrphans());
+  begin(CheckPhase::Names, 'D');
   TRY(checkNames());
   checkOrphanNames();
+  begin(CheckPhase::Extents, 'E');
   TRY(checkExtents());
+  begin(CheckPhase::Attributes, 'X');
   TRY(checkAttributes());
   TRY(applyFixes());
+  progress_.begin(CheckPhase::Tree);
   if (mend_) TRY(moveNames());
   TRY(checkClaims());
   TRY(checkTree());
@@ -146,12 +220,16 @@ Status Checker::run() {
 
 Result<CheckReport> checkVolume(BlockDevice& device, const CheckOptions& options) {
   CheckReport report;
-  TRY(noteSuperblocks(device, options.report));
-  TRY_ASSIGN(auto volume, openForCheck(device, !options.repair));
-  const bool mend = options.repair && !volume->readOnly();
-  TRY(look(*volume, mend, Snapshot::Check, report, options.report));
+  Progress progress(options.progress);
+  TRY(noteSuperblocks(device, options.note));
+  TRY(checkIndexBlocks(device, report, options.report, progress));
+  progress.begin(CheckPhase::Journal);
+  const bool mayWrite = options.repair && report.clean();
+  TRY_ASSIGN(auto volume, openForCheck(device, !mayWrite));
+  const bool mend = mayWrite && !volume->readOnly();
+  TRY(look(*volume, {mend, true, options.memoryLimit}, report, options.report, progress));
   countSpace(*volume, report);
-  if (!options.repair) return report;
+  if (!mend) return report;
   volume->markChecked();
   TRY(volume->close());
   if (report.clean()) return report;
@@ -160,8 +238,10 @@ Result<CheckReport> checkVolume(BlockDevice& device, const CheckOptions& options
   // used in the free map, and so in the snapshot: it is built and written anew.
   volume.reset();
   CheckReport left;
-  TRY_ASSIGN(volume, openForCheck(device, !mend));
-  TRY(look(*volume, false, Snapshot::Ignore, left, nullptr));
+  TRY(checkIndexBlocks(device, left, nullptr, progress));
+  progress.begin(CheckPhase::Journal);
+  TRY_ASSIGN(volume, openForCheck(device, false));
+  TRY(look(*volume, {}, left, nullptr, progress));
   countSpace(*volume, report);
   report.repaired = report.problemCount - std::min(left.problemCount, report.problemCount);
   volume->markChecked();

@@ -5,14 +5,17 @@
 // see their results (moves of extents, names for lost inodes) follow in between.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "check/progress.h"
 #include "directory.h"
 #include "fs/check.h"
+#include "quoted.h"
 
 namespace ourfs {
 
@@ -20,8 +23,14 @@ class Checker {
  public:
   // `mend` needs a volume that is open for writing.
   Checker(Volume& volume, bool mend, CheckReport& report,
-          const std::function<void(const std::string&)>& tell)
-      : volume_(volume), mend_(mend), report_(report), tell_(tell) {}
+          const std::function<void(const std::string&)>& tell, Progress& progress,
+          ByteCount memoryLimit)
+      : volume_(volume),
+        mend_(mend),
+        report_(report),
+        tell_(tell),
+        progress_(progress),
+        memoryLimit_(memoryLimit) {}
   // An error only if the volume cannot be read or written any more.
   Status run();
   // The free-space snapshot of the last unmount against the extents that run() has found. Closing
@@ -58,17 +67,24 @@ class Checker {
   Status applyFixes();
   Status scanPrefix(char kind, const std::function<void(const ParsedKey&, std::string_view)>& each);
 
+  void begin(CheckPhase phase, char kind);  // one step for each key of the kind
   Status checkKinds();
+  Status makeRoom();
   Status checkInodes();
   void checkInode(InodeNo ino, const InodeRecord& record);
+  void checkFields(InodeNo ino, uint32_t mode, const InodeRecord& record);
   Status rebuildInode(uint64_t ino, const std::string& why);
   void checkRoot();
   Status checkOrphans();
   void checkOrphanNames();
   Status checkAttributes();
+  static std::string whyWrong(const ParsedKey& key, std::string_view value, const Node& node,
+                              size_t listed);
+  void checkAttribute(const ParsedKey& key, std::string_view value, Node& node, size_t listed);
   void checkCounts();
   void checkNode(uint64_t ino, const Node& node);
   Status checkSettings();
+  Status checkInodeCount();
 
   Status checkNames();
   void checkBucket(InodeNo dir, const Slots& slots);
@@ -99,6 +115,9 @@ class Checker {
   const bool mend_;
   CheckReport& report_;
   const std::function<void(const std::string&)>& tell_;
+  Progress& progress_;
+  const ByteCount memoryLimit_;       // of nodes_ and claims_; 0: none
+  std::array<uint64_t, 256> keys_{};  // how many there are of each kind
   std::unordered_map<uint64_t, Node> nodes_;
   std::vector<Claim> claims_;
   std::vector<Surplus> misplaced_, surplus_;
@@ -107,6 +126,5 @@ class Checker {
 };
 
 inline std::string inodeText(uint64_t ino) { return "inode " + std::to_string(ino); }
-inline std::string quoted(const std::string& name) { return "\"" + name + "\""; }
 
 }  // namespace ourfs

@@ -132,10 +132,13 @@ class Index {
   virtual std::vector<BlockRun> ownedBlocks() const = 0;
   // Bytes of the pool above R that hold nothing.
   virtual ByteCount poolFree() const = 0;
-  // Reads and verifies every block of every file (fsck).
-  virtual Status verify(const std::function<void(const std::string& problem)>& report) = 0;
+  // Reads and verifies every block of every file (fsck). `progress` is called between two reads.
+  virtual Status verify(
+      const std::function<void(const std::string& problem)>& report,
+      const std::function<void(ByteCount done, ByteCount total)>& progress = nullptr) = 0;
 
   virtual IndexCounters counters() const = 0;
+  virtual uint64_t estimatedKeys() const = 0;
 };
 
 }  // namespace ourfs
