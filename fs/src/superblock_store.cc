@@ -58,11 +58,17 @@ Result<Superblock> SuperblockStore::load() {
   // does not understand: the other one is older than what is on the volume.
   const bool useB = wholeB && (!wholeA || superblockSequence(b) > superblockSequence(a));
   newestSlot_ = useB ? kSuperblockSlotB : kSuperblockSlotA;
-  if (!wholeA || !wholeB) {
+  mayBeOlder_ = !wholeA || !wholeB;
+  if (mayBeOlder_) {
     spdlog::warn("superblock: copy {} is damaged or was being written, using copy {}",
                  wholeA ? 'B' : 'A', wholeA ? 'A' : 'B');
   }
   return decodeSuperblock(useB ? b : a, device_.size());
+}
+
+bool SuperblockStore::mayBeOlder() const {
+  MutexLock lock(mutex_);
+  return mayBeOlder_;
 }
 
 Status SuperblockStore::writeSlot(uint64_t slot, Superblock& superblock) {

@@ -41,6 +41,7 @@ Status Volume::openAll(const OpenOptions& options) {
   const Stopwatch total;
   store_ = std::make_unique<SuperblockStore>(device_);
   TRY_ASSIGN(superblock_, store_->load());
+  if (store_->mayBeOlder() && !mutantEnabled("superblock.trust_older_copy")) expectOneMoreMount();
   TRY(checkAccess(options));
   summary_.wasClean = superblock_.clean;
   foundGeneration_ = superblock_.generation;
@@ -53,6 +54,14 @@ Status Volume::openAll(const OpenOptions& options) {
   if (!looksOnly_) TRY(index_->startBackground());
   summary_.totalSeconds = total.seconds();
   return Status::ok();
+}
+
+// The copy that is damaged may have said that the volume is mounted. Two writes of the superblock
+// in a row are never more than one generation apart, so this covers whatever it said: records of
+// that mount are replayed, and a free-space snapshot from before it is not used.
+void Volume::expectOneMoreMount() {
+  ++superblock_.generation;
+  superblock_.clean = false;
 }
 
 Status Volume::checkAccess(const OpenOptions& options) {

@@ -33,6 +33,9 @@
 //   of its time. Either it wrote nothing durable, then D <= B; or it did, and that is what is
 //   missing.
 //
+//   This lap, the chain's next record, a generation that the superblock does not know. A mount
+//   writes its generation there, durably, before its first record: that write was lost.
+//
 //   Bytes inside a payload. Records are looked for at sector boundaries and by following a valid
 //   one. A payload that imitates a record needs the right LSN, a generation in range and a
 //   checksum: that takes intent, and it gets its author no more than a mount that is refused.
@@ -45,6 +48,7 @@ namespace {
 constexpr uint64_t kMaxLsn = uint64_t{1} << 62;
 // Checking garbage that looks like records may cost at most so many times the ring.
 constexpr uint64_t kScanFactor = 16;
+constexpr uint64_t kAnyGeneration = UINT64_MAX;
 
 class Replayer {
  public:
@@ -97,11 +101,14 @@ class Replayer {
     const uint64_t candidates[] = {end, roundUp(end, sector_)};
     const size_t count = candidates[0] == candidates[1] ? 1 : 2;
     for (size_t i = 0; i < count; ++i) {
-      TRY_ASSIGN(const bool valid, loadAt(candidates[i], candidates[i], limit_));
-      if (valid && header_.previousCrc == summary_.end.crc &&
-          header_.generation >= summary_.generation) {
-        return true;
+      TRY_ASSIGN(const bool valid, loadAt(candidates[i], candidates[i], limit_, kAnyGeneration));
+      if (!valid || header_.previousCrc != summary_.end.crc ||
+          header_.generation < summary_.generation) {
+        continue;
       }
+      if (header_.generation <= maxGeneration_) return true;
+      reportOldSuperblock();
+      return false;
     }
     return false;
   }
@@ -109,9 +116,12 @@ class Replayer {
   // Reads the record in the ring at `at`, into header_ and payload_. False if there is none that is
   // whole and carries the LSN `lsn`, with its end at or below `limit`.
   Result<bool> loadAt(uint64_t at, uint64_t lsn, uint64_t limit) {
+    return loadAt(at, lsn, limit, maxGeneration_);
+  }
+  Result<bool> loadAt(uint64_t at, uint64_t lsn, uint64_t limit, uint64_t maxGeneration) {
     if (limit - lsn < sizeof(RecordHeader)) return false;
     TRY(readHeader(at));
-    if (header_.lsn != lsn || !plausible(limit)) return false;
+    if (header_.lsn != lsn || !plausible(limit, maxGeneration)) return false;
     payload_.resize(header_.payloadLength);
     TRY(reader_.copy(at + sizeof(RecordHeader), payload_));
     if (mutantEnabled("journal.skip_checksum")) return true;
@@ -123,9 +133,10 @@ class Replayer {
   }
 
   // Everything about header_ that can be told without the payload and the neighbours.
-  bool plausible(uint64_t limit) const {
+  bool plausible(uint64_t limit) const { return plausible(limit, maxGeneration_); }
+  bool plausible(uint64_t limit, uint64_t maxGeneration) const {
     return header_.magic == kRecordMagic && header_.flags == 0 &&
-           header_.payloadLength <= maxPayload_ && header_.generation <= maxGeneration_ &&
+           header_.payloadLength <= maxPayload_ && header_.generation <= maxGeneration &&
            header_.durableLsn <= header_.lsn && header_.lsn <= limit &&
            recordBytes(header_.payloadLength) <= limit - header_.lsn;
   }
@@ -183,6 +194,13 @@ class Replayer {
     summary_.lost = "journal: everything below LSN " + std::to_string(header_.durableLsn) +
                     " was durable, but the records end at LSN " +
                     std::to_string(summary_.end.end.v);
+  }
+
+  // A mount writes its generation to the superblock before its first record.
+  void reportOldSuperblock() {
+    summary_.lost = "journal: mount " + std::to_string(header_.generation) +
+                    " has written records, but the superblock knows of " +
+                    std::to_string(maxGeneration_) + " mounts: it is older than the journal";
   }
 
   void spendBudget() { scanBudget_ -= std::min(scanBudget_, recordBytes(header_.payloadLength)); }

@@ -94,6 +94,9 @@ class SuperblockStore {
   explicit SuperblockStore(BlockDevice& device) : device_(device) {}
   // Reads both slots; the better one. EINVAL "not an ourfs volume", EUCLEAN for damage.
   Result<Superblock> load();
+  // True if load() found one copy damaged. It may have been the newer one, so the volume may have
+  // been mounted once more, and written to, than the superblock says.
+  bool mayBeOlder() const;
   // Writes the slot that does not hold the newest copy, with sequence + 1, and flushes.
   // Sync points: superblock.before_lock; superblock.captured between capture and write.
   Status store(Superblock& superblock);
@@ -110,9 +113,10 @@ class SuperblockStore {
   void disturb(const Superblock& superblock);
 
   BlockDevice& device_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   uint64_t newestSlot_ GUARDED_BY(mutex_) = kSuperblockSlotA;
   std::atomic<AlignedBuffer*> inFlight_{nullptr};  // for disturb() only
+  bool mayBeOlder_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace ourfs

@@ -91,6 +91,7 @@ class Volume {
 
   // Mounting, in this order.
   Status openAll(const OpenOptions& options);
+  void expectOneMoreMount();
   Status checkAccess(const OpenOptions& options);
   Status openIndex(const OpenOptions& options);
   Status replayAll(const OpenOptions& options);

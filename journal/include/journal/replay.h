@@ -4,8 +4,9 @@
 // predecessor's checksum is the tail's; then the one behind it; until the chain breaks. A torn tail
 // or a hole is normal. If behind the break there is a valid record of the current lap whose durable
 // LSN lies beyond the break, then something that was durable is lost: `lost` says so, and a
-// read-write mount must be refused. If the record expected at the tail belongs to a later lap, the
-// index is older than the journal: EUCLEAN.
+// read-write mount must be refused; so must one if the chain goes on with a generation above
+// `maxGeneration`, which the superblock should know. If the record expected at the tail belongs to
+// a later lap, the index is older than the journal: EUCLEAN.
 #pragma once
 
 #include <functional>
