@@ -185,7 +185,11 @@ Status FileData::State::punch(Inode& inode, FileMapping& mapping, FileOffset pos
   FileOffset end = std::min(pos + length, kFileEnd);
   FileOffset first = blockUp(pos), last = blockDown(end);
   // Partial blocks keep their space and become zero in the cache.
-  if (first > last) return zeroRange(mapping, io, pos, length);
+  if (first > last) {
+    TRY(zeroRange(mapping, io, pos, length));
+    touchModified(inode);
+    return Status::ok();
+  }
   if (pos < first) TRY(zeroRange(mapping, io, pos, first - pos));
   if (last < end && last.v < mapping.size) TRY(zeroRange(mapping, io, last, end - last));
 
