@@ -9,7 +9,7 @@ namespace {
 
 class Recorder final : public RecordDevice {
  public:
-  explicit Recorder(BlockDevice& inner) : inner_(inner) {}
+  Recorder(BlockDevice& inner, Tagger tagger) : inner_(inner), tagger_(std::move(tagger)) {}
 
   void submit(IoRequest request) override;
   ByteCount size() const override { return inner_.size(); }
@@ -27,6 +27,7 @@ class Recorder final : public RecordDevice {
   void completed(RecordedIo& entry, const Status& status);
 
   BlockDevice& inner_;
+  const Tagger tagger_;
   mutable Mutex mutex_;
   uint64_t clock_ GUARDED_BY(mutex_) = 0;
   // Shared with the completions, which may come after clear(). Their time and outcome are guarded
@@ -56,6 +57,7 @@ void Recorder::submit(IoRequest request) {
     return inner_.submit(std::move(request));
   }
   std::shared_ptr<RecordedIo> entry = entryOf(request);
+  if (tagger_) entry->tag = tagger_(request);
   // The time of submission is taken before the inner device sees the request, and the time of
   // completion before the caller hears of it: what a caller did in sequence never looks concurrent.
   {
@@ -101,8 +103,8 @@ void Recorder::clear() {
 
 }  // namespace
 
-std::unique_ptr<RecordDevice> RecordDevice::wrap(BlockDevice& inner) {
-  return std::make_unique<Recorder>(inner);
+std::unique_ptr<RecordDevice> RecordDevice::wrap(BlockDevice& inner, Tagger tagger) {
+  return std::make_unique<Recorder>(inner, std::move(tagger));
 }
 
 }  // namespace ourfs

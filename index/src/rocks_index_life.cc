@@ -3,6 +3,7 @@
 #include <rocksdb/listener.h>
 #include <spdlog/spdlog.h>
 
+#include "common/sync_point.h"
 #include "rocks_index.h"
 #include "rocks_log.h"
 #include "status_map.h"
@@ -30,6 +31,12 @@ class RocksIndex::Listener : public rocksdb::EventListener {
       index_.backlog_.sealed(info.first_seqno);
       index_.protectFlushes();
     });
+  }
+  void OnFlushBegin(rocksdb::DB*, const rocksdb::FlushJobInfo&) override {
+    SYNC_POINT("index.flush_begins");
+  }
+  void OnCompactionBegin(rocksdb::DB*, const rocksdb::CompactionJobInfo&) override {
+    SYNC_POINT("index.compaction_begins");
   }
   void OnFlushCompleted(rocksdb::DB* db, const rocksdb::FlushJobInfo& info) override {
     quietly([&] { index_.onFlushCompleted(*db, info.largest_seqno); });

@@ -33,11 +33,16 @@ struct RecordedIo {
   uint64_t submitted = 0;        // clock at submission
   uint64_t completed = 0;        // clock at completion; 0 while in flight
   bool ok = true;
+  uint8_t tag = 0;  // what the tagger made of it
 };
 
 class RecordDevice : public BlockDevice {
  public:
-  static std::unique_ptr<RecordDevice> wrap(BlockDevice& inner);  // `inner` outlives it
+  // Asked for each request that is written down, in the thread that submits it: tells apart what
+  // the class of a request does not.
+  using Tagger = std::function<uint8_t(const IoRequest&)>;
+  // `inner` outlives it.
+  static std::unique_ptr<RecordDevice> wrap(BlockDevice& inner, Tagger tagger = nullptr);
   // What was recorded since the last clear, in order of submission.
   virtual std::vector<RecordedIo> log() const = 0;
   virtual uint64_t clock() const = 0;  // now; every request and every mark() advances it
