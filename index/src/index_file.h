@@ -1,7 +1,7 @@
 // IndexFile: one file of RocksDB on the volume, or in memory only.
 //
 // Where its bytes are: in the units of its blocks (Blocks), in the file table (Inline), or nowhere
-// on the device (Volatile: WAL files, OPTIONS, and with readOnly everything new).
+// on the device (Volatile: WAL files, and with readOnly everything new).
 #pragma once
 
 #include <functional>

@@ -1,11 +1,11 @@
 // IndexFileSystem: RocksDB's view of the volume: one flat directory, kIndexDirectory.
 //
 // Which files are durable: MANIFEST-* and *.sst live in blocks, CURRENT, IDENTITY and temporary
-// files inline in the file table; *.log, LOG and OPTIONS-* in memory only, since nothing needs them
-// again. A file's Sync brings its data to the device and its size into the table's next sync; the
-// directory's Fsync is a table sync; a MANIFEST's Sync is both, after beforePersist. A rename over
-// CURRENT also calls beforePersist. With readOnly every new file is in memory and nothing reaches
-// the device.
+// files inline in the file table; *.log and LOG in memory only, since nothing needs them again;
+// OPTIONS-* cannot be made at all. A file's Sync brings its data to the device and its size into
+// the table's next sync; the directory's Fsync is a table sync; a MANIFEST's Sync is both, after
+// beforePersist. A rename over CURRENT also calls beforePersist. With readOnly every new file is in
+// memory and nothing reaches the device.
 //
 // Threads: any. No function throws.
 #pragma once

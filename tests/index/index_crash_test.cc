@@ -317,10 +317,11 @@ TEST_F(IndexFilesTest, ARenameOverCurrentIsAtomicAndConfirmedFirst) {
   EXPECT_EQ(readAfterCrash("CURRENT"), "new");
 }
 
-TEST_F(IndexFilesTest, LogsAndOptionsNeverReachTheDevice) {
+TEST_F(IndexFilesTest, LogsNeverReachTheDeviceAndOptionsAreRefused) {
   const size_t before = recorder_->log().size();
   syncNewFile("000004.log", std::string(100'000, 'x'));
-  syncNewFile("OPTIONS-000005.dbtmp", std::string(9'000, 'x'));
+  std::unique_ptr<rocksdb::FSWritableFile> options;
+  EXPECT_FALSE(files_->NewWritableFile("/index/OPTIONS-000005.dbtmp", {}, &options, nullptr).ok());
   syncDirectory();
   EXPECT_EQ(recorder_->log().size(), before);
   EXPECT_EQ(read(*files_, "000004.log").size(), 100'000u);
