@@ -1,15 +1,17 @@
 // CrashModel: what a crash may leave, by the promises of docs/design.md.
 //
 // Time is the clock of the recording device. The model keeps, for a single-threaded workload:
-//   - the tree after every namespace operation. Operations reach the log in order, so what a crash
-//     leaves is the tree after some prefix of them: at least all that an fsync covered, at most all
-//     that had begun;
-//   - for every 512-byte sector of every file its history of values. A crash leaves the last value
-//     that an fsync covered, or any later one whose write had begun; zero only if nothing was
+//   - the tree after every namespace operation, with the times of its directories. Operations reach
+//     the log in order, so what a crash leaves is the tree after some prefix of them: at least all
+//     that an fsync covered, at most all that had begun;
+//   - for every 512-byte sector of every file its history of contents. A crash leaves the last one
+//     that an fsync covered, or any later one whose write had begun; zeros only if nothing was
 //     covered, or if a truncate or punch is among the later ones. Never anything else: free space
-//     holds poison.
+//     holds poison, and every write has bytes that no other has;
+//   - for every file its sizes and its times. What a full fsync covered is there to the nanosecond.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -22,38 +24,44 @@ namespace ourfs::crash {
 
 inline constexpr uint64_t kSector = 512;
 inline constexpr std::byte kPoison{0xdb};
+inline constexpr uint64_t kRootId = 1;
+inline constexpr uint64_t kNever = ~uint64_t{0};
 
-// A sector's value: which file wrote it, and which version. {0, 0} is zeros.
-struct Stamp {
-  uint64_t file = 0, version = 0;
-  bool operator==(const Stamp&) const = default;
-};
-void fillSector(std::span<std::byte> sector, Stamp stamp, uint64_t number);
-// What a sector holds: nothing recognisable, zeros, or a stamp.
-std::optional<Stamp> readSector(std::span<const std::byte> sector, uint64_t number);
+// Bytes that only this write of this file has at this place.
+void fillBytes(std::span<std::byte> into, uint64_t file, uint64_t version, uint64_t at);
 
 struct Span {  // of an operation on the clock
   uint64_t begin = 0, end = 0;
+};
+
+struct Times {
+  Timestamp mtime, ctime;
+  bool operator==(const Times&) const = default;
 };
 
 struct Node {
   uint64_t id = 0;  // of the file or directory in the model
   char kind = 'f';  // f, d, l
   std::string target;
+  uint32_t permissions = 0;
   bool operator==(const Node&) const = default;
 };
 struct Tree {
   std::map<std::string, Node> nodes;                                  // by path, without the root
   std::map<uint64_t, std::map<std::string, std::string>> attributes;  // by id
-  bool operator==(const Tree&) const = default;
+  std::map<uint64_t, Times> directoryTimes;                           // by id; with the root
+  bool names(uint64_t id) const;                                      // something leads to it
 };
 
-// The recovered tree: kinds, targets, inode numbers and attributes, by path.
-struct Found {
-  std::map<std::string, Node> nodes;
-  std::map<std::string, InodeNo> inodes;
-  std::map<std::string, std::map<std::string, std::string>> attributes;
+// What a crash left, as a mount shows it.
+struct FoundNode {
+  Node node;  // without an id
+  InodeNo ino;
+  InodeRecord record;
+  std::map<std::string, std::string> attributes;
 };
+using FoundTree = std::map<std::string, FoundNode>;  // by path; the root is ""
+Status walkTree(Filesystem& filesystem, FoundTree& found);
 
 class CrashModel {
  public:
@@ -61,28 +69,55 @@ class CrashModel {
   Tree& tree() { return now_; }  // change it, then call changed()
   // A namespace operation that touched these ids (files and directories) has happened.
   void changed(Span span, const std::vector<uint64_t>& touched);
-  void wrote(uint64_t file, uint64_t sector, Stamp value, Span span);
-  void resized(uint64_t file, uint64_t size, Span span);
-  uint64_t sizeOf(uint64_t file) const;
-  // fsync of one file or directory, or sync of everything, answered success.
-  void synced(std::optional<uint64_t> id, Span span);
 
-  // Compares what was recovered from a crash at `point`. Empty, or what is wrong.
-  std::string judge(Filesystem& filesystem, uint64_t point) const;
-  // Content of the recovered volume, for counting distinct states; valid after judge.
-  mutable uint64_t contentHash = 0;
+  // ---- data; each has happened, and changes what a reader sees ----
+  void wrote(uint64_t file, uint64_t at, std::span<const std::byte> bytes, Span span);
+  void zeroed(uint64_t file, uint64_t at, uint64_t length, Span span);
+  void resized(uint64_t file, uint64_t size, Span span);
+  // It failed half way: what was tried may be there from now on, and no fsync makes it certain;
+  // `now` is what a reader sees.
+  void tried(uint64_t file, uint64_t at, std::span<const std::byte> bytes, uint64_t begin,
+             std::span<const std::byte> now);
+  uint64_t sizeOf(uint64_t file) const { return contentOf(file).size(); }
+  const std::string& contentOf(uint64_t file) const;
+
+  // The file's times are these since an operation that began at the time of day `from`.
+  void stamped(uint64_t file, const Times& times, const Timestamp& from, Span span);
+  // fsync of one file or directory, or sync of everything, answered success. `dataOnly`: it obliges
+  // no times.
+  void synced(std::optional<uint64_t> id, bool dataOnly, Span span);
+
+  struct Verdict {
+    std::string wrong;     // empty, or what
+    uint64_t content = 0;  // a hash of names, kinds, links, attributes, sizes and bytes
+  };
+  // Compares what was recovered from a crash at `point`.
+  Verdict judge(Filesystem& filesystem, uint64_t point) const;
 
  private:
-  struct Event {
-    Stamp value;
+  using Sector = std::array<std::byte, kSector>;
+  struct SectorEvent {
+    Sector bytes;
     Span span;
   };
   struct SizeEvent {
     uint64_t size;
     Span span;
   };
+  struct TimeEvent {
+    Times times;
+    Timestamp from;
+    Span span;
+  };
+  struct File {
+    std::string content;  // now
+    std::map<uint64_t, std::vector<SectorEvent>> sectors;
+    std::vector<SizeEvent> sizes;
+    std::vector<TimeEvent> times;
+  };
   struct Sync {
     std::optional<uint64_t> id;
+    bool dataOnly;
     Span span;
   };
   struct Snapshot {
@@ -90,18 +125,23 @@ class CrashModel {
     Span span;
     std::vector<uint64_t> touched;
   };
+  struct Judged;  // one file and its bytes as recovered
+
+  void noteSectors(File& file, uint64_t from, uint64_t to, Span span);
+  // Events that ended at or before it were covered by a sync that had answered at `point`.
+  uint64_t coveredAt(uint64_t id, uint64_t point, bool needsTimes) const;
+
+  std::string judgeFiles(Filesystem& filesystem, const FoundTree& found, const Tree& tree,
+                         uint64_t point, uint64_t& content) const;
+  std::string judgeSize(const Judged& judged) const;
+  std::string judgeSectors(const Judged& judged) const;
+  std::string judgeTimes(const Judged& judged) const;
   // What happened to one sector and to the size, in order, for the message of a failure.
   std::string historyOf(uint64_t file, uint64_t sector, uint64_t point) const;
-  bool covered(uint64_t file, Span event, uint64_t point) const;
-  std::string judgeFiles(Filesystem& filesystem, const Found& found, const Tree& tree,
-                         uint64_t point) const;
-  std::string judgeFile(Filesystem& filesystem, InodeNo ino, uint64_t file, const std::string& path,
-                        uint64_t point) const;
 
   Tree now_;
   std::vector<Snapshot> snapshots_;
-  std::map<uint64_t, std::map<uint64_t, std::vector<Event>>> sectors_;
-  std::map<uint64_t, std::vector<SizeEvent>> sizes_;
+  std::map<uint64_t, File> files_;
   std::vector<Sync> syncs_;
 };
 

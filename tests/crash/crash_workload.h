@@ -1,14 +1,11 @@
-// CrashWorkload: random operations on a live filesystem over a recording device, told to the model.
+// CrashWorkload: random operations on a live filesystem.
 #pragma once
 
-#include <memory>
+#include <optional>
 #include <random>
 #include <string>
-#include <vector>
 
-#include "block/record_device.h"
-#include "crash/crash_model.h"
-#include "fs/filesystem.h"
+#include "crash/crash_actor.h"
 
 namespace ourfs::crash {
 
@@ -29,42 +26,31 @@ class CrashWorkload {
   Status run();
 
  private:
-  struct Target {
-    std::string path, parent, name;
-    uint64_t id = 0, parentId = 0;
-  };
   Status step();
   Status makeBallast();
-  Status createFile();
-  Status makeDirectory();
-  Status makeSymlink();
-  Status linkFile();
-  Status unlinkFile();
-  Status removeDirectory();
-  Status renameNode();
-  Status setAttribute();
-  Status writeFile(bool direct);
-  Status truncateFile();
-  Status punchFile();
-  Status syncOne(bool dataOnly);
-  Status syncDirectory();
-  Status syncAll();
+  Status changeNames(uint64_t dice);
+  Status changeData(uint64_t dice);
+  Status linkSome();
+  Status unlinkSome();
+  Status renameSome();
+  Status writeSome(Writing how);
+  Status truncateSome();
+  Status punchSome();
+  Status allocateSome();
+  Status overwriteInPlace();
+  Status syncSome(uint64_t dice);
 
   uint64_t pick(uint64_t n) { return n == 0 ? 0 : random_() % n; }
-  std::optional<Target> pickNode(char kind);
-  Target freshName();
-  Target targetOf(const std::string& path);
-  Result<InodeNo> inodeOf(const std::string& path);
-  Status finish(Span span, const Status& done, const std::vector<uint64_t>& touched);
-  uint64_t mark() { return device_.mark(); }
+  // Whole sectors half of the time, so that more than one fits into a block; any byte else.
+  uint64_t place(uint64_t at) { return pick(2) == 0 ? roundDown(at, kSector) : at; }
+  std::optional<std::string> pickNode(char kind);  // a path; '*': of any kind
+  std::string freshName();
 
-  Filesystem& filesystem_;
-  RecordDevice& device_;
+  CrashActor actor_;
   CrashModel& model_;
   const WorkloadOptions options_;
   std::mt19937_64 random_;
-  uint64_t nextId_ = 2, nextName_ = 1, nextVersion_ = 1;
-  std::vector<OpenFilePtr> ballast_;
+  uint64_t nextName_ = 1;
 };
 
 }  // namespace ourfs::crash
