@@ -78,6 +78,8 @@ class Faulty final : public FaultDevice {
   void removeRule(int number) override;
   void clear() override;
   uint64_t hits(int number) const override;
+  uint64_t matched(int number) const override;
+  std::optional<FaultHit> lastHit(int number) const override;
   uint64_t held() const override;
 
  private:
@@ -85,6 +87,7 @@ class Faulty final : public FaultDevice {
     FaultRule what;
     uint64_t seen = 0;
     uint64_t hits = 0;
+    FaultHit last;
     bool active = true;
     std::vector<IoRequest> held;
   };
@@ -93,6 +96,8 @@ class Faulty final : public FaultDevice {
   std::optional<FaultRule> decide(IoRequest& request);
   void apply(const FaultRule& rule, IoRequest request);
   void applyShort(IoRequest request);
+  // Where the request goes; empty if there is no room for the shift.
+  std::optional<DeviceOffset> landing(const FaultRule& rule, const IoRequest& request) const;
   void applyMisdirect(const FaultRule& rule, IoRequest request);
   void applyFlip(const FaultRule& rule, IoRequest request);
   void applyDelay(const FaultRule& rule, IoRequest request);
@@ -110,6 +115,8 @@ std::optional<FaultRule> Faulty::decide(IoRequest& request) {
     if (!rule.active || !matches(rule.what, request)) continue;
     if (rule.seen++ < rule.what.skip || rule.hits >= rule.what.times) continue;
     ++rule.hits;
+    const DeviceOffset landed = landing(rule.what, request).value_or(request.offset);
+    rule.last = {request.op, request.cls, request.offset, request.length, landed};
     if (rule.what.kind == FaultKind::Hold) rule.held.push_back(std::move(request));
     return rule.what;
   }
@@ -150,18 +157,22 @@ void Faulty::applyShort(IoRequest request) {
   inner_.submit(std::move(request));
 }
 
-void Faulty::applyMisdirect(const FaultRule& rule, IoRequest request) {
+std::optional<DeviceOffset> Faulty::landing(const FaultRule& rule, const IoRequest& request) const {
+  if (rule.kind != FaultKind::Misdirect) return request.offset;
   const uint64_t end = size().v;
   const uint64_t at = request.offset.v;
   const uint64_t length = request.length.v;
   const uint64_t shift = rule.shift.v;
-  if (at <= end && length <= end - at && shift <= end - at - length) {
-    request.offset += rule.shift;
-  } else if (at >= shift) {
-    request.offset -= rule.shift;
-  } else {
-    return request.done(Status::ok());
-  }
+  if (at <= end && length <= end - at && shift <= end - at - length)
+    return DeviceOffset(at + shift);
+  if (at >= shift) return DeviceOffset(at - shift);
+  return std::nullopt;
+}
+
+void Faulty::applyMisdirect(const FaultRule& rule, IoRequest request) {
+  const std::optional<DeviceOffset> to = landing(rule, request);
+  if (!to) return request.done(Status::ok());
+  request.offset = *to;
   inner_.submit(std::move(request));
 }
 
@@ -233,6 +244,19 @@ uint64_t Faulty::hits(int number) const {
   MutexLock lock(mutex_);
   auto it = rules_.find(number);
   return it == rules_.end() ? 0 : it->second.hits;
+}
+
+uint64_t Faulty::matched(int number) const {
+  MutexLock lock(mutex_);
+  auto it = rules_.find(number);
+  return it == rules_.end() ? 0 : it->second.seen;
+}
+
+std::optional<FaultHit> Faulty::lastHit(int number) const {
+  MutexLock lock(mutex_);
+  auto it = rules_.find(number);
+  if (it == rules_.end() || it->second.hits == 0) return std::nullopt;
+  return it->second.last;
 }
 
 uint64_t Faulty::held() const {

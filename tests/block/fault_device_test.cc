@@ -180,6 +180,28 @@ TEST_F(FaultDeviceTest, TheFirstRuleThatHitsDecides) {
   EXPECT_EQ(inner(0), 9);
 }
 
+TEST_F(FaultDeviceTest, ARuleTellsWhatItSawAndWhatItHitLast) {
+  FaultRule rule;
+  rule.kind = FaultKind::Misdirect;
+  rule.cls = IoClass::Index;
+  rule.shift = ByteCount(4 * kSector);
+  rule.skip = 1;
+  const int number = device_->addRule(rule);
+  EXPECT_TRUE(write(0, 1, 9, IoClass::Index).isOk());
+  EXPECT_FALSE(device_->lastHit(number).has_value());
+  EXPECT_TRUE(write(6, 2, 9, IoClass::Index).isOk());
+  EXPECT_TRUE(write(8, 2, 9, IoClass::Index).isOk());
+  EXPECT_TRUE(write(8, 2, 9, IoClass::Data).isOk());
+  EXPECT_EQ(device_->matched(number), 3u);
+  const std::optional<FaultHit> hit = device_->lastHit(number);
+  ASSERT_TRUE(hit.has_value());
+  EXPECT_EQ(hit->op, IoOp::Write);
+  EXPECT_EQ(hit->cls, IoClass::Index);
+  EXPECT_EQ(hit->offset.v, 6 * kSector);
+  EXPECT_EQ(hit->length.v, 2 * kSector);
+  EXPECT_EQ(hit->landed.v, 10 * kSector);
+}
+
 TEST_F(FaultDeviceTest, RulesMayChangeWhileRequestsRun) {
   std::atomic<bool> stop{false};
   std::atomic<int> strange{0};

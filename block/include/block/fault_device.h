@@ -41,6 +41,14 @@ struct FaultRule {
   std::chrono::microseconds delay{0};
 };
 
+struct FaultHit {  // what a rule did last
+  IoOp op = IoOp::Read;
+  IoClass cls = IoClass::Other;
+  DeviceOffset offset;  // as it was asked for
+  ByteCount length;
+  DeviceOffset landed;  // Misdirect: where the write went; else `offset`
+};
+
 class FaultDevice : public BlockDevice {
  public:
   static std::unique_ptr<FaultDevice> wrap(BlockDevice& inner);  // `inner` outlives it
@@ -48,6 +56,8 @@ class FaultDevice : public BlockDevice {
   virtual void removeRule(int number) = 0;                       // releases what it holds
   virtual void clear() = 0;
   virtual uint64_t hits(int number) const = 0;
+  virtual uint64_t matched(int number) const = 0;  // requests that fitted, hit or let pass
+  virtual std::optional<FaultHit> lastHit(int number) const = 0;
   virtual uint64_t held() const = 0;  // requests waiting now
 };
 
