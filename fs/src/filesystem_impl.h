@@ -187,6 +187,9 @@ class FilesystemImpl final : public Filesystem {
   Mutex renameMutex_;  // outermost: renames across directories, so that the tree stands still for
                        // them
 
+  Mutex syncMutex_;  // a leaf
+  ErrSeq::Cursor syncCursor_ GUARDED_BY(syncMutex_) = 0;
+
   Mutex backgroundMutex_;
   CondVar wakeBackground_;
   bool stopBackground_ GUARDED_BY(backgroundMutex_) = false;

@@ -92,7 +92,7 @@ class DirectWriter {
     Status status = writeMaps();
     // Pages that were stored or read while the write was under way are older than it.
     const bool dropped = mutantEnabled("iomap.direct_no_drop_after") || drop();
-    if (!dropped && !mutantEnabled("iomap.direct_drop_untold")) mapping_.errors.set(EIO);
+    if (!dropped && !mutantEnabled("iomap.direct_drop_untold")) mapping_.recordError(EIO);
     if (done_.v > 0) (void)growSize(mapping_, start_ + done_);
     return status;
   }

@@ -64,6 +64,25 @@ TEST_F(ErrorReportTest, EachOpenFileIsToldEachErrorOnceAndALaterOneNot) {
   }
 }
 
+// Written back with nobody waiting for it, and lost; then synced by somebody with no open file.
+TEST_F(ErrorReportTest, ASyncOfEverythingIsToldOnceOfWhatWasLostBefore) {
+  const InodeNo ino = file(kRoot, "f");
+  OpenFilePtr handle = open(ino);
+  const auto lost = [&] {
+    write(*handle, 0, std::string(4096, 'x'));
+    failData(IoOp::Write);
+    EXPECT_EQ(fs_->data().writeback().flushAll().errnum(), EIO);
+    return std::vector<int>{fs_->syncAll().errnum(), fs_->syncAll().errnum(), sync(*handle)};
+  };
+  EXPECT_EQ(lost(), (std::vector<int>{EIO, 0, EIO}));
+  {
+    ScopedMutant mutant("files.sync_hides_loss");
+    EXPECT_NE(lost(), (std::vector<int>{EIO, 0, EIO}));
+  }
+  EXPECT_EQ(sync(*handle), 0);
+  fs_->release(std::move(handle));
+}
+
 // An fsync is on its way when another thread closes a copy of the descriptor.
 TEST_F(ErrorReportTest, TwoAtATimeOnOneOpenFileAreNotBothTold) {
   const InodeNo ino = file(kRoot, "f");

@@ -145,7 +145,7 @@ Status IoendQueue::finish(WriteIo* const* first, WriteIo* const* last) {
 void IoendQueue::fail(WriteIo& io) {
   Mapping& mapping = *io.ioend.mapping;
   ++mapping.counters.writebackErrors;
-  mapping.errors.set(io.ioend.status.errnum());
+  mapping.recordError(io.ioend.status.errnum());
   if (!io.file->errorLogged.exchange(true)) {
     spdlog::error("inode {}: writing {} bytes at {} failed, their data is lost: {}", mapping.ino.v,
                   io.ioend.length.v, io.ioend.offset.v, io.ioend.status.message());

@@ -138,7 +138,8 @@ class Filesystem {
                                const std::function<bool(const DirectoryEntry&)>& take) = 0;
   virtual Status fsyncDirectory(OpenFile& directory) = 0;
 
-  virtual Status syncAll() = 0;              // SYNCFS
+  // SYNCFS: all data, names and attributes are durable. Tells once what background writeback lost.
+  virtual Status syncAll() = 0;
   virtual std::string stats(bool json) = 0;  // `ourfs stats`
   // For tests of a live mount: every map of this file's data that a thread holds becomes stale.
   // ENOENT if none of it is in core.

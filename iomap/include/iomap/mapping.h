@@ -31,6 +31,7 @@ struct MappingCounters {  // of a whole volume; names as in docs/testing.md
       remapMaskedNew{0}, punchSkippedDirty{0}, filledByZero{0}, filledByRead{0}, lockFirst{0},
       bypassReads{0}, cachedReads{0}, directWrites{0}, foliosReclaimed{0}, ioends{0}, throttled{0},
       writebackErrors{0}, writtenBytes{0};
+  ErrSeq errors;  // of all files: for whoever syncs everything
 };
 
 class Mapping {
@@ -50,6 +51,11 @@ class Mapping {
   std::atomic<uint64_t> storedSize{0};
   ErrSeq errors;
   MappingCounters& counters;
+  // Data of this file is lost: each of its open files is told, and the next sync of everything.
+  void recordError(int errnum) {
+    errors.set(errnum);
+    counters.errors.set(errnum);
+  }
 
   // For writeback's list of dirty files; owned by writeback.
   std::atomic<bool> queued{false};
