@@ -13,6 +13,7 @@
 #include <charconv>
 #include <thread>
 
+#include "block/fault_device.h"
 #include "block/uring_device.h"
 #include "command.h"
 #include "common/sync_point.h"
@@ -83,7 +84,12 @@ Status Daemon::open() {
   open.readOnly = readOnly_;
   open.noRecovery = options_.noRecovery;
   open.discard = options_.discard;
-  TRY_ASSIGN(volume_, Volume::open(*device_, open));
+  BlockDevice* device = device_.get();
+  if (options_.debugPoints) {
+    faults_ = FaultDevice::wrap(*device_);
+    device = faults_.get();
+  }
+  TRY_ASSIGN(volume_, Volume::open(*device, open));
   summary_ = volume_->summary();
   if (volume_->readOnly() && !readOnly_) {
     readOnly_ = true;
@@ -242,6 +248,7 @@ void Daemon::closeAll() {
   filesystem_.reset();
   if (volume_ && status) status = volume_->close();
   volume_.reset();
+  faults_.reset();
   device_.reset();  // and with it the lock: the next command finds the volume free
   closeStatus_ = status;
   if (status) {
@@ -277,8 +284,8 @@ Result<std::string> Daemon::answer(const std::string& line) {
   }
   const std::string debug = "debug ";
   if (line.rfind(debug, 0) == 0) {
-    if (options_.debugPoints) return debugCommand(*filesystem_, line.substr(debug.size()));
-    return Status::error(EPERM, "mount with -o debug_points to use this");
+    if (!faults_) return Status::error(EPERM, "mount with -o debug_points to use this");
+    return debugCommand(*filesystem_, *faults_, line.substr(debug.size()));
   }
   return Status::error(EINVAL, "the daemon does not know this command");
 }

@@ -18,6 +18,7 @@
 
 namespace ourfs {
 
+class FaultDevice;
 class UringDevice;
 
 class Daemon {
@@ -62,6 +63,7 @@ class Daemon {
   ino_t sourceInode_ = 0;
 
   std::unique_ptr<UringDevice> device_;
+  std::unique_ptr<FaultDevice> faults_;  // around it, with the option debug_points
   std::unique_ptr<Volume> volume_;
   std::unique_ptr<Filesystem> filesystem_;
   std::unique_ptr<ControlServer> control_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/sync_point.h"
+#include "fault_rule.h"
 
 namespace ourfs {
 
@@ -24,6 +25,7 @@ Result<uint64_t> numberIn(const Words& words, size_t at, std::optional<uint64_t>
 
 struct Context {
   Filesystem& filesystem;
+  FaultDevice& faults;
   SyncPoints& points;
   const Words& words;  // the command, its subject, and more
   const std::string& subject() const { return words[1]; }
@@ -105,17 +107,38 @@ const std::map<std::string, Command> kCommands = {
         c.filesystem.data().writeback().reclaim(c.filesystem.data().pool().limit());
         return kDone;
       }}},
+    {"fault",
+     {1, 8,
+      [](const Context& c) -> Result<std::string> {
+        TRY_ASSIGN(const FaultRule rule, faultRuleOf({c.words.begin() + 1, c.words.end()}));
+        return std::to_string(c.faults.addRule(rule)) + "\n";
+      }}},
+    {"fault-hits",
+     {1, 1,
+      [](const Context& c) -> Result<std::string> {
+        TRY_ASSIGN(uint64_t number, numberIn(c.words, 1));
+        return std::to_string(c.faults.hits(static_cast<int>(number))) + "\n";
+      }}},
+    {"fault-off",
+     {1, 1,
+      [](const Context& c) -> Result<std::string> {
+        TRY_ASSIGN(uint64_t number, numberIn(c.words, 1));
+        c.faults.removeRule(static_cast<int>(number));
+        return kDone;
+      }}},
     {"reset",
      {0, 0,
       [](const Context& c) -> Result<std::string> {
         c.points.reset();
+        c.faults.clear();
         return kDone;
       }}},
 };
 
 }  // namespace
 
-Result<std::string> debugCommand(Filesystem& filesystem, const std::string& line) {
+Result<std::string> debugCommand(Filesystem& filesystem, FaultDevice& faults,
+                                 const std::string& line) {
   std::istringstream in(line);
   Words words;
   for (std::string word; in >> word;) words.push_back(word);
@@ -125,7 +148,7 @@ Result<std::string> debugCommand(Filesystem& filesystem, const std::string& line
   const size_t given = words.size() - 1;
   if (given < command->second.least || given > command->second.most)
     return Status::error(EINVAL, "debug " + words[0] + ": wrong number of arguments");
-  return command->second.run({filesystem, SyncPoints::instance(), words});
+  return command->second.run({filesystem, faults, SyncPoints::instance(), words});
 }
 
 }  // namespace ourfs
