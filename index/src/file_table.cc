@@ -15,8 +15,6 @@ namespace ourfs {
 namespace {
 
 constexpr uint64_t kFirstSequence = 2;
-// What a mutant leaves of memory that it should not have given back.
-constexpr std::byte kFreed{0xdd};
 
 uint64_t randomId() {
   std::random_device source;
@@ -194,7 +192,7 @@ Result<FileTable::Write> FileTable::capture() {
 
 void FileTable::disturb() {
   std::span<std::byte> bytes = inFlight_->span();
-  if (mutantEnabled("filetable.grow_in_place")) std::ranges::fill(bytes, kFreed);
+  if (mutantEnabled("filetable.grow_in_place")) std::ranges::fill(bytes, kFreedByMutant);
   if (mutantEnabled("filetable.shared_buffer")) {  // the checksum comes last
     bytes = bytes.subspan(sizeof(DeltaHeader));
     std::ranges::copy(asBytes(pending_).first(std::min(pending_.size(), bytes.size())),

@@ -1,6 +1,6 @@
 #include "raw_table.h"
 
-#include <algorithm>
+#include <lz4.h>
 
 #include "common/codec.h"
 #include "varint.h"
@@ -202,16 +202,6 @@ class RawTableReader {
   const RawTableCallbacks& callbacks_;
 };
 
-// A length of LZ4: 15 is continued in further bytes, up to one below 255.
-bool getLength(Decoder& d, size_t most, size_t* length) {
-  if (*length != 15) return true;
-  for (uint8_t more = 255; more == 255; *length += more) {
-    more = d.u8();
-    if (!d.ok() || *length > most) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 Status readRawTable(uint64_t size, bool partitioned, const ReadBytes& read,
@@ -220,26 +210,13 @@ Status readRawTable(uint64_t size, bool partitioned, const ReadBytes& read,
 }
 
 Result<std::string> lz4Decode(std::string_view in, size_t size) {
-  constexpr size_t kBestRatio = 255, kLeastMatch = 4;
-  if (size / kBestRatio > in.size()) return badBlock("more than LZ4 can hold");
-  std::string out;
-  out.reserve(size);
-  Decoder d(in);
-  while (true) {
-    const uint8_t token = d.u8();
-    size_t literals = token >> 4, match = token & 15;
-    if (!d.ok() || !getLength(d, size, &literals)) return badBlock("no LZ4");
-    if (literals > d.remaining() || literals > size - out.size()) return badBlock("no LZ4");
-    out.append(d.bytes(literals));
-    if (d.atEnd()) break;
-    const size_t distance = d.u16();
-    if (!getLength(d, size, &match)) return badBlock("no LZ4");
-    match += kLeastMatch;
-    if (!d.ok() || distance == 0 || distance > out.size() || match > size - out.size())
-      return badBlock("no LZ4");
-    for (size_t from = out.size() - distance; match > 0; --match) out.push_back(out[from++]);
-  }
-  if (out.size() != size) return badBlock("no LZ4");
+  constexpr size_t kBestRatio = 255;
+  if (in.size() > LZ4_MAX_INPUT_SIZE || size > LZ4_MAX_INPUT_SIZE || size / kBestRatio > in.size())
+    return badBlock("more than LZ4 can hold");
+  std::string out(size, '\0');
+  const int decoded = LZ4_decompress_safe(in.data(), out.data(), static_cast<int>(in.size()),
+                                          static_cast<int>(size));
+  if (decoded < 0 || static_cast<size_t>(decoded) != size) return badBlock("no LZ4");
   return out;
 }
 

@@ -2,8 +2,8 @@
 // version 5, keys in byte order) and MANIFESTs. Every byte is doubted: no bytes crash these.
 //
 // After RocksDB's documentation: "Rocksdb BlockBasedTable Format", "Block format" and "MANIFEST" of
-// its wiki; LZ4: "LZ4 Block Format Description". RocksDB's own checksums are not looked at: units
-// have ours.
+// its wiki. RocksDB's own checksums are not looked at: units have ours. Why not by RocksDB itself:
+// docs/adr/0004.
 #pragma once
 
 #include <cstdint>

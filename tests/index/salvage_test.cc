@@ -1,6 +1,8 @@
 // The keys of an index that does not open, read without RocksDB.
 #include "index/salvage.h"
 
+#include <lz4.h>
+
 #include <algorithm>
 #include <map>
 
@@ -222,35 +224,28 @@ TEST_F(SalvageTest, LaterChangesWin) {
 }
 
 TEST(RawTableTest, Lz4IsDecodedAndDoubted) {
-  // Token, literals, distance, length: "abcabcabcabc!" and a run of one byte.
+  const std::string text =
+      std::string(300, 'a') + "abcabcabcabc!" + std::string(40, 'z') + "the end";
+  std::string packed(LZ4_compressBound(static_cast<int>(text.size())), '\0');
+  const int length = LZ4_compress_default(text.data(), packed.data(), static_cast<int>(text.size()),
+                                          static_cast<int>(packed.size()));
+  ASSERT_GT(length, 0);
+  packed.resize(static_cast<size_t>(length));
+  ASSERT_LT(packed.size(), text.size());
+  EXPECT_EQ(lz4Decode(packed, text.size()).value(), text);
+  for (size_t n = 0; n < packed.size(); ++n)
+    EXPECT_EQ(lz4Decode(packed.substr(0, n), text.size()).errnum(), EUCLEAN) << n;
+  EXPECT_EQ(lz4Decode(packed, text.size() - 1).errnum(), EUCLEAN);
+  EXPECT_EQ(lz4Decode(packed, text.size() + 1).errnum(), EUCLEAN);
+  // Four bytes back from the third: before the start.
   EXPECT_EQ(lz4Decode(std::string("\x35"
-                                  "abc\x03\x00\x10!",
-                                  8),
-                      13)
-                .value(),
-            "abcabcabcabc!");
-  EXPECT_EQ(lz4Decode(std::string("\x1f"
-                                  "a\x01\x00\x05\x10z",
-                                  7),
-                      26)
-                .value(),
-            std::string(25, 'a') + "z");
-  EXPECT_EQ(lz4Decode(std::string("\x50hello", 6), 5).value(), "hello");
-  const std::string wrong[] = {"",
-                               std::string("\x50hell", 5),  // literals end behind it
-                               std::string("\x35"
-                                           "abc\x00\x00\x10!",
-                                           8),  // distance 0
-                               std::string("\x35"
-                                           "abc\x04\x00\x10!",
-                                           8),  // before the start
-                               std::string("\x35"
-                                           "abc\x03",
-                                           5),  // no distance
-                               std::string("\xff\xff\xff", 3)};
-  for (const std::string& bytes : wrong) EXPECT_EQ(lz4Decode(bytes, 13).errnum(), EUCLEAN);
-  EXPECT_EQ(lz4Decode(std::string("\x50hello", 6), 4).errnum(), EUCLEAN);
-  EXPECT_EQ(lz4Decode(std::string("\x50hello", 6), 6).errnum(), EUCLEAN);
+                                  "abc\x04\x00\xc0"
+                                  "0123456789ab",
+                                  19),
+                      24)
+                .errnum(),
+            EUCLEAN);
+  EXPECT_EQ(lz4Decode("\xff\xff\xff", 13).errnum(), EUCLEAN);
   EXPECT_EQ(lz4Decode("x", size_t{1} << 40).errnum(), EUCLEAN);
 }
 
