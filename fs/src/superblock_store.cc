@@ -21,9 +21,6 @@ Result<std::string> readSlot(BlockDevice& device, uint64_t at) {
   return std::string(asChars(buffer.span()));
 }
 
-// What a mutant leaves of memory that it should not have given back.
-constexpr std::byte kFreed{0xdd};
-
 // Shows disturb() the buffer of a write, as long as it is on its way.
 class InFlight {
  public:
@@ -89,7 +86,7 @@ void SuperblockStore::disturb(const Superblock& superblock) {
   AlignedBuffer* buffer = inFlight_;
   if (buffer == nullptr) return;
   if (mutantEnabled("superblock.grow_in_place")) {
-    std::ranges::fill(buffer->span(), kFreed);
+    std::ranges::fill(buffer->span(), kFreedByMutant);
   }
   if (mutantEnabled("superblock.shared_buffer")) {  // its checksum comes last
     const std::string bytes = encodeSuperblock(superblock);

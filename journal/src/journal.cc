@@ -14,8 +14,6 @@ namespace ourfs {
 namespace {
 // So much is left pending without a flush: it bounds the memory and the time of the next fsync.
 constexpr uint64_t kWriteBehindBytes = 4 * MiB;
-// What a mutant leaves of memory that it should not have given back.
-constexpr std::byte kFreed{0xdd};
 
 // A journal with a bad geometry answers errors and does no I/O; its arithmetic must still hold.
 JournalGeometry usable(const BlockDevice& device, const JournalGeometry& geometry) {
@@ -66,7 +64,7 @@ std::byte* JournalImpl::roomFor(uint64_t bytes) {
   const uint64_t needed = pending_.fill + bytes;
   if (needed > pending_.bytes.size()) {
     // Mutant: records gather and go out in one buffer, and growing it takes a group's memory away.
-    if (busy_ && mutantEnabled("journal.grow_in_place")) std::ranges::fill(taken_, kFreed);
+    if (busy_ && mutantEnabled("journal.grow_in_place")) std::ranges::fill(taken_, kFreedByMutant);
     pending_.bytes.resize(std::max<uint64_t>(needed, 2 * pending_.bytes.size()));
   }
   return pending_.bytes.data() + pending_.fill;

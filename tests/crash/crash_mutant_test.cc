@@ -3,22 +3,14 @@
 // this shows that the explorer would have found them by itself.
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <cstdlib>
-
 #include "common/sync_point.h"
 #include "crash/crash_explorer.h"
 #include "mutant.h"
+#include "random_seed.h"
 #include "rounds.h"
 
 namespace ourfs::crash {
 namespace {
-
-uint64_t mutantSeed() {
-  if (const char* given = std::getenv("OURFS_SEED")) return std::strtoull(given, nullptr, 10);
-  return static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) %
-         1000000007;
-}
 
 struct Mutant {
   const char* name;
@@ -32,14 +24,13 @@ TEST_P(CrashMutantTest, IsCaught) {
   const Mutant& rule = GetParam();
   ScopedMutant mutant(rule.name);
   ExplorerOptions options;
-  options.seed = mutantSeed();
+  options.seed = test::randomSeed(rule.name);
   options.workloads = 300;  // most are caught in the first ten
   options.statesPerWorkload = 40;
   options.roundTheRing = rule.roundTheRing;
   options.discard = rule.discard;
   if (rule.roundTheRing) options.operations = 700;
   const ExplorerResult result = explore(options);
-  std::printf("%s: OURFS_SEED=%lu\n", rule.name, options.seed);
   ASSERT_GT(result.violations, 0u)
       << "in " << result.states
       << " states a filesystem without this rule was not told from one with it";

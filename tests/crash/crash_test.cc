@@ -2,21 +2,15 @@
 // crash_mutant_test.cc.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cstdlib>
 
 #include "crash/crash_explorer.h"
 #include "crash/crash_sequence.h"
+#include "random_seed.h"
 #include "rounds.h"
 
 namespace ourfs::crash {
 namespace {
-
-uint64_t seedFromEnvironment() {
-  if (const char* given = std::getenv("OURFS_SEED")) return std::strtoull(given, nullptr, 10);
-  return static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) %
-         1000000007;
-}
 
 void report(const char* what, uint64_t seed, const ExplorerResult& result) {
   std::printf(
@@ -55,7 +49,7 @@ TEST(CrashTest, EveryStateOfSequencesAndRandomWorkloadsKeepsThePromises) {
   const bool one = std::getenv("OURFS_CRASH") != nullptr;
   const uint64_t wanted = small ? 40 : full ? 500'000 : 20'000;
   ExplorerOptions options;
-  options.seed = seedFromEnvironment();
+  options.seed = test::randomSeed("states");
   const std::vector<Sequence> sequences = sequencesOf(options.seed);
   options.statesPerWorkload = small ? 1 : full ? 20 : 4;
   ExplorerResult total = exploreSequences(options, sequences);
@@ -86,7 +80,7 @@ TEST(CrashTest, EveryStateOfSequencesAndRandomWorkloadsKeepsThePromises) {
 TEST(CrashTest, SmallAndLargeBlocksKeepThePromises) {
   for (uint32_t blockSize : {1024u, 16384u, 65536u}) {
     ExplorerOptions options;
-    options.seed = seedFromEnvironment();
+    options.seed = test::randomSeed("block size");
     options.blockSize = blockSize;
     options.workloads = test::sanitized() ? 1 : 3;
     options.statesPerWorkload = test::sanitized() ? 10 : 50;
@@ -98,7 +92,7 @@ TEST(CrashTest, SmallAndLargeBlocksKeepThePromises) {
 
 TEST(CrashTest, ALogThatGoesRoundTheRingKeepsThePromises) {
   ExplorerOptions options;
-  options.seed = seedFromEnvironment();
+  options.seed = test::randomSeed("round the ring");
   options.roundTheRing = true;
   options.operations = 700;
   options.workloads = test::sanitized() ? 1 : 3;
@@ -111,7 +105,7 @@ TEST(CrashTest, ALogThatGoesRoundTheRingKeepsThePromises) {
 // What is discarded reads as poison.
 TEST(CrashTest, DiscardedSpaceKeepsThePromises) {
   ExplorerOptions options;
-  options.seed = seedFromEnvironment();
+  options.seed = test::randomSeed("discard");
   options.discard = true;
   options.workloads = test::sanitized() ? 1 : 6;
   options.statesPerWorkload = test::sanitized() ? 10 : 50;

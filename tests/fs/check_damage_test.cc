@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "check_fixture.h"
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 #include "rounds.h"
 
 namespace ourfs::test {

@@ -1,5 +1,4 @@
 // fsck: damage below the index: superblocks, journal, file table, index blocks, the device itself.
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cstring>
@@ -16,18 +15,8 @@ using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 
-class CheckDeviceTest : public CheckTest {
+class CheckDeviceTest : public DamagedDeviceTest {
  protected:
-  void SetUp() override {
-    spdlog::set_level(spdlog::level::off);
-    CheckTest::SetUp();
-    if (IsSkipped()) return;
-    superblock_ = SuperblockStore(*device_).load().value();
-  }
-  void TearDown() override {
-    CheckTest::TearDown();
-    spdlog::set_level(spdlog::level::info);
-  }
   void flip(uint64_t at, size_t length = 512) {
     std::vector<std::byte> bytes(length);
     ASSERT_TRUE(device_->read(DeviceOffset(at), bytes).isOk());
@@ -51,7 +40,6 @@ class CheckDeviceTest : public CheckTest {
     return checkVolume(device != nullptr ? *device : *device_, options).status();
   }
 
-  Superblock superblock_;
   std::vector<std::string> told_;
 };
 

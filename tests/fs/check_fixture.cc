@@ -1,5 +1,7 @@
 #include "check_fixture.h"
 
+#include <spdlog/spdlog.h>
+
 #include <cstring>
 
 #include "rounds.h"
@@ -233,6 +235,17 @@ void CheckTest::expectSample(const std::set<std::string>& except) {
   EXPECT_TRUE(!kept("empty") || S_ISDIR(stat(at("empty")).mode));
   EXPECT_TRUE(!kept("other") || fs_->getxattr(at("other"), "user.color").value() == "blue");
   EXPECT_TRUE(!kept("dir") || fs_->getxattr(at("dir"), "system.posix_acl_access").isOk());
+}
+
+void DamagedDeviceTest::SetUp() {
+  spdlog::set_level(spdlog::level::off);
+  CheckTest::SetUp();
+  if (!IsSkipped()) superblock_ = SuperblockStore(*device_).load().value();
+}
+
+void DamagedDeviceTest::TearDown() {
+  CheckTest::TearDown();
+  spdlog::set_level(spdlog::level::info);
 }
 
 }  // namespace ourfs::test

@@ -69,4 +69,12 @@ class CheckTest : public FilesystemTest {
   void add(const std::string& path, const std::string& content);
 };
 
+// Damage below the keys. What the daemon would log of it is left out.
+class DamagedDeviceTest : public CheckTest {
+ protected:
+  void SetUp() override;
+  void TearDown() override;
+  Superblock superblock_;  // before the damage
+};
+
 }  // namespace ourfs::test

@@ -2,7 +2,7 @@
 #include "../../fs/src/directory.h"
 
 #include "filesystem_fixture.h"
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 
 namespace ourfs::test {
 namespace {

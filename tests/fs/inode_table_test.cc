@@ -7,7 +7,7 @@
 
 #include "common/sync_point.h"
 #include "fs/inode.h"
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 
 namespace ourfs::test {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "block/record_device.h"
 #include "filesystem_fixture.h"
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 
 namespace ourfs::test {
 namespace {

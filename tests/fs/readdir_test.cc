@@ -1,6 +1,6 @@
 // Filesystem: reading directories, and cookies that stay.
 #include "filesystem_fixture.h"
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 
 namespace ourfs::test {
 namespace {

@@ -1,7 +1,6 @@
 // What --salvage copies out of a volume that cannot be mounted.
 #include "fs/salvage.h"
 
-#include <spdlog/spdlog.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -20,21 +19,18 @@ using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-class SalvageFilesTest : public CheckTest {
+class SalvageFilesTest : public DamagedDeviceTest {
  protected:
   void SetUp() override {
-    spdlog::set_level(spdlog::level::off);
-    CheckTest::SetUp();
+    DamagedDeviceTest::SetUp();
     if (IsSkipped()) return;
     char name[] = "/var/tmp/ourfs-salvage-XXXXXX";
     ASSERT_NE(mkdtemp(name), nullptr);
     scratch_ = name;
-    superblock_ = SuperblockStore(*device_).load().value();
   }
   void TearDown() override {
     if (!scratch_.empty()) files::remove_all(scratch_);
-    CheckTest::TearDown();
-    spdlog::set_level(spdlog::level::info);
+    DamagedDeviceTest::TearDown();
   }
 
   Status trySalvage(BlockDevice& device) {
@@ -112,7 +108,6 @@ class SalvageFilesTest : public CheckTest {
 
   files::path scratch_, to_;
   int runs_ = 0;
-  Superblock superblock_;
   std::vector<std::string> told_;
   SalvageReport report_;
 };

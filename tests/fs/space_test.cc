@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "common/sync_point.h"
-#include "iomap/random_seed.h"
 #include "mutant.h"
+#include "random_seed.h"
 #include "rounds.h"
 
 namespace ourfs {

@@ -15,8 +15,8 @@
 #include "block/record_device.h"
 #include "common/codec.h"
 #include "common/sync_point.h"
-#include "iomap/random_seed.h"
 #include "mutant.h"
+#include "random_seed.h"
 #include "rounds.h"
 
 namespace ourfs {

@@ -13,8 +13,8 @@
 #include <map>
 
 #include "block/record_device.h"
-#include "iomap/random_seed.h"
 #include "mutant.h"
+#include "random_seed.h"
 #include "rounds.h"
 #include "volume_fixture.h"
 

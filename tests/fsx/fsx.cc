@@ -28,7 +28,7 @@
 #include <string>
 #include <vector>
 
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 
 namespace {
 

@@ -5,7 +5,7 @@
 
 #include <map>
 
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 
 namespace ourfs {
 namespace {

@@ -6,7 +6,7 @@
 #include <set>
 #include <thread>
 
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 
 namespace ourfs {
 namespace {

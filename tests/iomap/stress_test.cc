@@ -4,8 +4,8 @@
 
 #include <thread>
 
-#include "iomap/random_seed.h"
 #include "iomap/test_file.h"
+#include "random_seed.h"
 #include "rounds.h"
 
 namespace ourfs {

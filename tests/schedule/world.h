@@ -12,7 +12,7 @@
 
 #include "common/thread.h"
 #include "iomap/operations.h"
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 #include "schedule/scheduler.h"
 #include "writeback/test_volume.h"
 #include "writeback/writeback.h"

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 #include "stress/operation.h"
 
 namespace ourfs::stress {

@@ -3,7 +3,7 @@
 #include <deque>
 #include <thread>
 
-#include "iomap/random_seed.h"
+#include "random_seed.h"
 #include "writeback_fixture.h"
 
 namespace ourfs::test {

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -68,6 +69,9 @@ class SyncPoints {
 inline bool mutantEnabled(std::string_view name) {
   return SyncPoints::anyArmed() && SyncPoints::instance().mutant(name);
 }
+
+// What a mutant leaves in memory that was given back too early.
+inline constexpr std::byte kFreedByMutant{0xdd};
 
 // Switches one rule off for the time of a scope.
 class ScopedMutant {
