@@ -196,9 +196,11 @@ class Exploration {
     auto image = states.image(state.choice);
     Random nested(state.choice ^ state.point << 32);
     for (int depth = 0; options_.recoveryCrashes && depth < kDepth && nested() % 10 == 0; ++depth) {
-      image = crashInRecovery(std::move(image), options_, nested);
       phase = Phase::Replay;
       ++result.recoveries;
+      auto crashed = crashInRecovery(std::move(image), options_, nested);
+      if (!crashed) return "recovery: " + crashed.status().message();
+      image = std::move(*crashed);
     }
     const bool unmount = nested() % options_.unmountOneIn == 0;
     const auto verdict = judgeImage(*image, options_, history.model, state.point, unmount);

@@ -90,14 +90,15 @@ CrashModel::Verdict judgeImage(MemoryDevice& image, const ExplorerOptions& optio
   return verdict;
 }
 
-std::unique_ptr<MemoryDevice> crashInRecovery(std::unique_ptr<MemoryDevice> image,
-                                              const ExplorerOptions& options,
-                                              std::mt19937_64& random) {
+Result<std::unique_ptr<MemoryDevice>> crashInRecovery(std::unique_ptr<MemoryDevice> image,
+                                                      const ExplorerOptions& options,
+                                                      std::mt19937_64& random) {
   const bool unmounts = random() % 2 == 0;
   History mount =
       recordHistory(options, *image, [&](Filesystem& filesystem, RecordDevice&, History&) {
         return unmounts ? filesystem.stop() : Status::ok();
       });
+  TRY(mount.status);
   CrashStates states(*mount.base, mount.log);
   // Half of them between two requests, half within one.
   uint64_t point = random() % (mount.windows.front().to + 1);

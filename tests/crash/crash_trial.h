@@ -16,9 +16,10 @@ namespace ourfs::crash {
 CrashModel::Verdict judgeImage(MemoryDevice& image, const ExplorerOptions& options,
                                const CrashModel& model, uint64_t point, bool unmount);
 
-// Crashes while the image is being recovered: a mount is recorded, and cut somewhere.
-std::unique_ptr<MemoryDevice> crashInRecovery(std::unique_ptr<MemoryDevice> image,
-                                              const ExplorerOptions& options,
-                                              std::mt19937_64& random);
+// Crashes while the image is being recovered: a mount is recorded, and cut somewhere. An error is
+// that of the mount, or of the unmount after it: as wrong as one of judgeImage.
+Result<std::unique_ptr<MemoryDevice>> crashInRecovery(std::unique_ptr<MemoryDevice> image,
+                                                      const ExplorerOptions& options,
+                                                      std::mt19937_64& random);
 
 }  // namespace ourfs::crash
