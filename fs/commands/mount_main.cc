@@ -19,6 +19,7 @@
 #include "command.h"
 #include "common/log.h"
 #include "daemon.h"
+#include "fs/byte_text.h"
 
 namespace ourfs {
 namespace {
@@ -90,9 +91,10 @@ std::string notesOf(const Daemon& daemon, const Arguments& a) {
   const MountSummary& s = daemon.summary();
   if (!s.wasClean)
     text += fmt::format(
-        "{}: {}: was not unmounted; replayed {} journal records in {:.2f} s, ready after {:.2f} "
-        "s\n",
-        kName, a.source, s.replay.records, s.replaySeconds, s.totalSeconds);
+        "{}: {}: was not unmounted; replayed {} journal records, {}, in {:.2f} s, ready after "
+        "{:.2f} s\n",
+        kName, a.source, s.replay.records, bytesText(ByteCount(s.replay.payloadBytes)),
+        s.replaySeconds, s.totalSeconds);
   else if (a.verbose)
     text += fmt::format("{}: {} mounted on {} in {:.2f} s\n", kName, a.source, a.mountPoint,
                         s.totalSeconds);

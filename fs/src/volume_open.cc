@@ -6,13 +6,13 @@
 
 #include "checkpointer.h"
 #include "clock.h"
-#include "common/codec.h"
 #include "common/sync_point.h"
 #include "discarder.h"
 #include "fs/volume.h"
 #include "journal_geometry.h"
 #include "journal_reach.h"
 #include "read_only_journal.h"
+#include "replay_group.h"
 #include "volume_settings.h"
 
 namespace ourfs {
@@ -113,15 +113,13 @@ Status Volume::replayAll(const OpenOptions& options) {
   summary_.replay.end = tail;
   if (options.noRecovery) return Status::ok();
 
-  const auto apply = [&](const LogPosition& position,
-                         std::span<const std::byte> payload) -> Status {
-    TRY_ASSIGN(const IndexBatch batch, IndexBatch::decode(asChars(payload)));
-    TRY(index_->awaitMemtableRoom());  // the journal may be larger than all memtables
-    return index_->apply(batch, AppliedPosition{position.end, position.crc});
+  ReplayGroup group(*index_);
+  const auto add = [&](const LogPosition& position, std::span<const std::byte> payload) {
+    return group.add(AppliedPosition{position.end, position.crc}, payload);
   };
   const JournalGeometry geometry = journalGeometry(superblock_);
-  TRY_ASSIGN(summary_.replay,
-             replayJournal(device_, geometry, tail, superblock_.generation, apply));
+  TRY_ASSIGN(summary_.replay, replayJournal(device_, geometry, tail, superblock_.generation, add));
+  if (!mutantEnabled("replay.last_group_lost")) TRY(group.apply());
   if (summary_.replay.records == 0 && !superblock_.clean && !mutantEnabled("volume.skip_reach")) {
     const Status reached = checkJournalReaches(device_, geometry, tail, superblock_.generation);
     if (!options.forCheck || reached.errnum() != EUCLEAN) TRY(reached);

@@ -117,13 +117,18 @@ class Volume:
         self.pid = None
 
     def mount(self, extra=(), timeout=120):
+        self.mount_notes(extra, timeout)
+        return self.dir
+
+    def mount_notes(self, extra=(), timeout=120):
+        """Mounts; what mount.ourfs said."""
         log = self.scratch.path / "daemon.log"
         options = list(self.options) + list(extra) + [f"logfile={log}"]
-        ourfs("mount.ourfs", self.image, self.dir, "-o", ",".join(options), timeout=timeout)
+        done = ourfs("mount.ourfs", self.image, self.dir, "-o", ",".join(options), timeout=timeout)
         check(os.path.ismount(self.dir), f"{self.dir} is not mounted after mount.ourfs returned 0")
         self.pid = daemon_of(self.image)
         self.scratch.pids.add(self.pid)
-        return self.dir
+        return done.stderr.strip()
 
     def umount(self, timeout=300):
         run("umount", self.dir, timeout=timeout)
@@ -219,10 +224,9 @@ class Scratch:
 
     def clean(self, keep_log):
         leftovers = []
-        for child in self.children:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+        running = [child for child in self.children if child.poll() is None]
+        for child in running:
+            child.kill()
         for target in reversed(self.mounts()):
             leftovers.append(f"mount {target}")
             subprocess.run(["umount", "-l", target], stderr=subprocess.DEVNULL)
@@ -238,6 +242,8 @@ class Scratch:
             except Failure:
                 leftovers.append(f"daemon {pid}")
                 os.kill(pid, signal.SIGKILL)
+        for child in running:  # one that waits for a daemon ends when that is gone
+            child.wait()
         for line in subprocess.run(["losetup", "-l", "-n", "-O", "NAME,BACK-FILE"], capture_output=True,
                                    text=True).stdout.splitlines():
             if str(self.path) in line:
