@@ -92,6 +92,24 @@ TEST_F(UringDeviceTest, OneWriterExcludesEveryoneAndReadersOnlyWriters) {
   EXPECT_EQ(openStatus(image_->path()).errnum(), EBUSY);
 }
 
+// Two writers of one volume would hand out the same blocks, and write the same ring.
+TEST_F(UringDeviceTest, WithoutTheLockAnImageHasTwoWriters) {
+  const auto secondWriter = [&] {
+    auto first = mustOpen(image_->path());
+    auto second = UringDevice::open(image_->path(), UringOptions());
+    if (!second) return std::make_pair(second.status().errnum(), false);
+    const AlignedBuffer mine = filled(4096, 1), theirs = filled(4096, 2);
+    EXPECT_TRUE(first->write(DeviceOffset(0), mine.span()).isOk());
+    EXPECT_TRUE((*second)->write(DeviceOffset(0), theirs.span()).isOk());
+    AlignedBuffer back(4096);
+    EXPECT_TRUE(first->read(DeviceOffset(0), back.span()).isOk());
+    return std::make_pair(0, std::ranges::equal(back.span(), theirs.span()));
+  };
+  EXPECT_EQ(secondWriter(), std::make_pair(EBUSY, false));
+  ScopedMutant mutant("device.no_lock");
+  EXPECT_EQ(secondWriter(), std::make_pair(0, true));
+}
+
 TEST_F(UringDeviceTest, AWaitingOpenSucceedsWhenTheOtherCloses) {
   auto first = mustOpen(image_->path());
   UringOptions patient;

@@ -286,6 +286,38 @@ TEST_F(FlushTest, FlushesDoNotWaitInACircleForTheLastReservation) {
   expectSound();
 }
 
+class CircleTest : public FlushTest {
+ protected:
+  // There is one reservation, and a flush that holds it waits for another one. How many writes that
+  // could give it back are with the device by then.
+  uint64_t writesUnderWay(const char* mutant = nullptr) {
+    VolumeOptions o;
+    o.reservations = 1;
+    o.largestPiece = 1;
+    start(o);
+    std::optional<ScopedMutant> rule;
+    if (mutant != nullptr) rule.emplace(mutant);
+    write(0, pattern(15, 8192));
+    const int hold = volume->holdWrites();
+    std::thread flusher([this] { EXPECT_TRUE(flush().isOk()); });
+    while (volume->reservationsHeld() == 0) std::this_thread::yield();
+    volume->waitForReserver();
+    const uint64_t underWay = volume->fault->held();
+    volume->allowReservations(1);
+    volume->fault->removeRule(hold);
+    flusher.join();
+    EXPECT_EQ(volume->onDisk(*file), pattern(15, 8192));
+    return underWay;
+  }
+};
+
+TEST_F(CircleTest, WhatHoldsAReservationIsUnderWayBeforeTheNextIsWaitedFor) {
+  EXPECT_EQ(writesUnderWay(), 1u);
+}
+TEST_F(CircleTest, MutantReserveBeforeSubmitIsCaught) {
+  EXPECT_EQ(writesUnderWay("writeback.reserve_before_submit"), 0u);  // it would wait for itself
+}
+
 TEST_F(FlushTest, FlushAllWritesEveryFile) {
   start();
   std::vector<std::shared_ptr<Mapping>> files;

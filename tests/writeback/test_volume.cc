@@ -220,7 +220,9 @@ Result<Iomap> TestVolume::mapForWriteback(Mapping& mapping, FileOffset pos, Byte
 Result<std::shared_ptr<void>> TestVolume::prepare() {
   if (prepareError_ != 0) return Status::error(prepareError_);
   std::unique_lock lock(mutex_);
-  reservationFreed_.wait(lock, [this] { return held_ < options.reservations; });
+  ++waiting_;
+  reservationFreed_.wait(lock, [this] { return held_ < options.reservations + more_; });
+  --waiting_;
   ++held_;
   return std::shared_ptr<void>(this, [](void* self) {
     auto& volume = *static_cast<TestVolume*>(self);
@@ -228,6 +230,20 @@ Result<std::shared_ptr<void>> TestVolume::prepare() {
     --volume.held_;
     volume.reservationFreed_.notify_all();
   });
+}
+
+void TestVolume::waitForReserver() {
+  const auto waits = [this] {
+    std::lock_guard lock(mutex_);
+    return waiting_ > 0;
+  };
+  while (!waits()) std::this_thread::yield();
+}
+
+void TestVolume::allowReservations(int more) {
+  std::lock_guard lock(mutex_);
+  more_ += more;
+  reservationFreed_.notify_all();
 }
 
 int TestVolume::reservationsHeld() const {

@@ -80,6 +80,8 @@ class TestVolume : public IomapOps, public WritebackOps {
 
   uint64_t freeBlocks() const;
   int reservationsHeld() const;
+  void waitForReserver();            // until a prepare() waits for a reservation
+  void allowReservations(int more);  // beyond options.reservations
   std::vector<FinishedIo> finished() const;
   std::vector<std::string> violations() const;
   // Dirty and not in the middle of anything: each dirty block has space behind it.
@@ -131,7 +133,7 @@ class TestVolume : public IomapOps, public WritebackOps {
   std::set<uint64_t> free_;     // block numbers; the lowest first: freed ones are used again soon
   std::set<uint64_t> written_;  // since they were allocated
   uint64_t cursor_ = 0;         // where the next piece may begin, if pieces are small
-  int held_ = 0;
+  int held_ = 0, waiting_ = 0, more_ = 0;  // reservations
   std::vector<FinishedIo> finished_;
   std::vector<std::string> violations_;
   std::atomic<int> mapError_{0}, prepareError_{0}, finishError_{0};

@@ -263,8 +263,10 @@ void FlushPass::submit(const std::shared_ptr<WriteIo>& io) {
 }
 
 void FlushPass::reserve() {
-  close();
-  submitReady();
+  if (!mutantEnabled("writeback.reserve_before_submit")) {
+    close();
+    submitReady();
+  }
   Result<std::shared_ptr<void>> reserved = context_.ops.prepare();
   if (reserved)
     reservation_ = std::move(reserved).value();
