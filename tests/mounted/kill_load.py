@@ -27,7 +27,8 @@ def stamp(worker, serial, sector, version):
 
 class Load:
     def __init__(self, directory, state, log, seed, worker):
-        self.directory, self.worker, self.log = directory, worker, log
+        os.chdir(directory)  # paths from the root lead elsewhere once the dead mount is detached
+        self.worker, self.log = worker, log
         self.rng = random.Random(seed)
         self.names = state["names"]  # path: serial
         self.sizes = {int(serial): file["size"] for serial, file in state["files"].items()}  # in sectors
@@ -36,9 +37,6 @@ class Load:
     def note(self, *words):
         self.log.write(json.dumps(words) + "\n")
         self.log.flush()
-
-    def path(self, name):
-        return os.path.join(self.directory, name)
 
     def some_file(self):
         return self.rng.choice(sorted(self.names))
@@ -52,7 +50,7 @@ class Load:
             return self.unlink()
         self.serial += 1
         self.note("create", name, self.serial)
-        fd = os.open(self.path(name), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
         self.note("done", os.fstat(fd).st_ino)
         os.close(fd)
         self.names[name] = self.serial
@@ -63,7 +61,7 @@ class Load:
         serial = self.names[name]
         self.version += 1
         data = b"".join(stamp(self.worker, serial, s, self.version) for s in range(first, first + count))
-        fd = os.open(self.path(name), os.O_RDWR)
+        fd = os.open(name, os.O_RDWR)
         self.note("write", serial, first, count, self.version)
         at = 0
         while at < len(data):  # it may be cut short where the daemon dies
@@ -86,7 +84,7 @@ class Load:
         name = self.some_file()
         serial, size = self.names[name], self.rng.randrange(MOST_SECTORS)
         self.note("truncate", serial, size)
-        os.truncate(self.path(name), size * SECTOR)
+        os.truncate(name, size * SECTOR)
         self.note("done")
         self.sizes[serial] = size
 
@@ -96,14 +94,14 @@ class Load:
         if source == target:
             return
         self.note("rename", source, target)
-        os.rename(self.path(source), self.path(target))
+        os.rename(source, target)
         self.note("done")
         self.names[target] = self.names.pop(source)
 
     def unlink(self):
         name = self.some_file()
         self.note("unlink", name)
-        os.unlink(self.path(name))
+        os.unlink(name)
         self.note("done")
         del self.names[name]
 
@@ -120,7 +118,7 @@ class Load:
         self.sync(directory, "fsyncdir", os.fsync, directory)
 
     def sync(self, path, word, function, whom):
-        fd = os.open(self.path(path), os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY)
         self.note(word, whom)
         function(fd)
         self.note("done")
@@ -135,7 +133,7 @@ class Load:
             return
         self.sync(source, "fsync", os.fsync, self.names[source])
         self.note("rename", source, target)
-        os.rename(self.path(source), self.path(target))
+        os.rename(source, target)
         self.note("done")
         self.names[target] = self.names.pop(source)
         self.sync(target[0], "fsyncdir", os.fsync, target[0])
