@@ -38,6 +38,21 @@ def fsck_survives_a_library_that_aborts(scratch):
 
 
 @case()
+def mount_survives_a_library_that_aborts(scratch):
+    """The daemon is gone before the mount is ready: one line that says what to do, and nothing is mounted."""
+    volume = filled(scratch)
+    done = run(harness.COMMANDS / "mount.ourfs", "--abort-in-daemon", volume.image, volume.dir, ok=(2,))
+    lines = done.stderr.splitlines()
+    check(len(lines) == 1, f"not one line: {lines}")
+    for word in (str(volume.image), "signal 6", "fsck.ourfs -n"):
+        check(word in lines[0], f"'{lines[0]}' does not say '{word}'")
+    check(not os.path.ismount(volume.dir), "something is mounted")
+    volume.mount()
+    volume.umount()
+    volume.fsck("-n")
+
+
+@case()
 def fsck_ends_with_its_parent(scratch):
     """A child that goes on alone would hold the lock, and could meet the next mount."""
     volume = filled(scratch)
