@@ -20,6 +20,7 @@ using Counts = std::array<uint64_t, 64>;  // what they mean is the caller's busi
 struct Outcome {
   Counts counts{};                    // of all children
   std::vector<std::string> failures;  // one for each id that failed, crashed or hung
+  uint64_t assertions = 0;            // of RocksDB have ended a child, where that is allowed
 };
 
 struct Judgement {
@@ -29,6 +30,8 @@ struct Judgement {
   // twelve times as long, on however busy a machine.
   unsigned patience = 10;
   size_t stopAfter = 5;  // failures
+  // Debian builds RocksDB with its assertions, and some contents of its files meet them.
+  bool rocksMayAssert = false;
 };
 
 // Looks at ids [from, from + count), by as many children as there are processors.

@@ -212,7 +212,7 @@ TEST_F(FlipTest, AFlippedBitIsReportedOrChangesNothing) {
   crashed.clean = false;
   prepare(crashed);
   if (HasFailure()) return;
-  const Outcome outcome = tryAll(tries(2500, 100000), Damage::Bit);
+  const Outcome outcome = tryAll(tries(1600, 100000), Damage::Bit);
   print("flips of one bit, a volume that needs replay", outcome.counts);
   EXPECT_GT(sum(outcome.counts, Verdict::Reported), 0u);
   EXPECT_GT(sum(outcome.counts, Verdict::Unchanged), 0u);
@@ -224,7 +224,7 @@ TEST_F(FlipTest, AFlippedBitOfACleanVolumeIsReportedOrChangesNothing) {
     clean.blockSize = blockSize;
     prepare(clean);
     if (HasFailure()) return;
-    const Outcome outcome = tryAll(tries(300, 10000), Damage::Bit);
+    const Outcome outcome = tryAll(tries(200, 10000), Damage::Bit);
     print(("a clean volume, block size " + std::to_string(blockSize)).c_str(), outcome.counts);
     EXPECT_GT(sum(outcome.counts, Verdict::Reported), 0u);
   }
@@ -240,7 +240,7 @@ TEST_F(FlipTest, ADamagedSectorIsReportedOrChangesNothing) {
                                                   {Damage::OldSector, "an earlier write"},
                                                   {Damage::OtherSector, "another sector's bytes"}};
   for (const auto& [damage, title] : kinds) {
-    const Outcome outcome = tryAll(tries(150, 5000), damage);
+    const Outcome outcome = tryAll(tries(120, 5000), damage);
     print(title, outcome.counts);
     EXPECT_GT(sum(outcome.counts, Verdict::Reported), 0u);
   }

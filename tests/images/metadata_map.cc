@@ -47,7 +47,7 @@ std::vector<uint64_t> unitsOf(const TableFile& file, const Superblock& s) {
   return starts;
 }
 
-// The MANIFEST that CURRENT names and the tables that it names. Unset if they cannot be read.
+// The MANIFEST that CURRENT names, then the tables that it names. Unset if they cannot be read.
 std::optional<std::vector<TableFile>> filesInUse(BlockDevice& device, const Superblock& s,
                                                  const FileTable& table) {
   const std::vector<TableFile> all = table.files();
@@ -105,6 +105,7 @@ std::optional<MetadataMap> MetadataMap::of(BlockDevice& device, const LogRange& 
   if (!map.addJournal(device, *s, log)) return {};
   const auto files = filesInUse(device, *s, **table);
   if (!files) return {};
+  map.manifest_ = unitsOf(files->front(), *s);
   for (const TableFile& file : *files) {
     for (const uint64_t at : unitsOf(file, *s)) {
       map.live_.push_back({at, at + unitSizeFor(s->blockSize), Part::Index});

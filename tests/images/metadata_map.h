@@ -42,6 +42,8 @@ class MetadataMap {
   // All metadata: superblocks to journal, and the index's pool.
   const std::vector<Piece>& regions() const { return regions_; }
   Part partAt(uint64_t byte) const;
+  // Where the units of the MANIFEST begin, in its order.
+  const std::vector<uint64_t>& manifest() const { return manifest_; }
 
  private:
   void addTable(BlockDevice& device, const Superblock& s, unsigned slot);
@@ -49,6 +51,7 @@ class MetadataMap {
   void addRing(const Superblock& s, uint64_t lsn, uint64_t length, Part part);
 
   std::vector<Piece> live_, regions_;
+  std::vector<uint64_t> manifest_;
 };
 
 }  // namespace ourfs::images
