@@ -172,6 +172,9 @@ uint64_t sum(const Counts& counts, Verdict result) {
 
 class FlipTest : public ::testing::Test {
  protected:
+  void SetUp() override {
+    if (test::onlyThreadsCount()) GTEST_SKIP() << "one thread";
+  }
   void prepare(const SampleOptions& options) {
     subject_ = makeSubject(options);
     if (HasFailure()) return;
@@ -199,7 +202,7 @@ class FlipTest : public ::testing::Test {
     return static_cast<int>(std::ranges::count_if(map_->live(), inTable)) - 1;
   }
   uint64_t tries(uint64_t usual, uint64_t full) {
-    if (test::sanitized()) return test::rounds(usual) / 4;
+    if (test::sanitized()) return std::max(test::rounds(usual), uint64_t{40});
     return test::fullRun() ? full : usual;
   }
 

@@ -96,6 +96,9 @@ std::string judge(const MemoryDevice& image, Layer layer, Counts& counts) {
 
 class MutationTest : public ::testing::Test {
  protected:
+  void SetUp() override {
+    if (test::onlyThreadsCount()) GTEST_SKIP() << "one thread";
+  }
   void expectAnswersFor(const std::vector<Layer>& layers, uint64_t usual, uint64_t full,
                         bool rocksMayAssert = false) {
     const uint64_t seed = test::randomSeed("mutations");
