@@ -91,6 +91,9 @@ Status Daemon::open() {
   }
   TRY_ASSIGN(volume_, Volume::open(*device, open));
   summary_ = volume_->summary();
+  if (!summary_.replay.lost.empty()) {  // the log has it already
+    notes_ = joined(notes_, summary_.replay.lost + "; what was written last is missing");
+  }
   if (volume_->readOnly() && !readOnly_) {
     readOnly_ = true;
     note("mounted read-only: the volume has features that this version may only read");

@@ -53,6 +53,32 @@ def mount_survives_a_library_that_aborts(scratch):
 
 
 @case()
+def read_only_mount_tells_of_lost_records(scratch):
+    """A hole in the journal: a mount that writes is refused, one that reads goes on and says what is missing."""
+    volume = scratch.volume("64M")
+    root = volume.mount()
+    for i in range(20):
+        with open(root / f"file{i}", "wb") as file:
+            file.write(b"f" * 5000)
+            os.fsync(file.fileno())
+    volume.kill()
+    with open(volume.image, "r+b") as image:
+        image.seek(120)  # of the superblock: where the journal starts
+        start = int.from_bytes(image.read(8), "little")
+        image.seek(start)
+        image.write(bytes(4096))  # the first record; later ones say that it was durable
+    refused = run(harness.COMMANDS / "mount.ourfs", volume.image, volume.dir, ok=(32,))
+    check("durable" in refused.stderr and len(refused.stderr.splitlines()) == 1, refused.stderr)
+    mounted = run(harness.COMMANDS / "mount.ourfs", "-o", "ro", volume.image, volume.dir)
+    volume.pid = harness.daemon_of(volume.image)
+    scratch.pids.add(volume.pid)
+    check("what was written last is missing" in mounted.stderr, mounted.stderr)
+    check(not (volume.dir / "file19").exists(), "a file of a record that was not replayed")
+    volume.umount()
+    volume.fsck("-n", ok=(4,))
+
+
+@case()
 def fsck_ends_with_its_parent(scratch):
     """A child that goes on alone would hold the lock, and could meet the next mount."""
     volume = filled(scratch)
