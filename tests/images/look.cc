@@ -51,8 +51,8 @@ Result<std::string> describe(const SampleOptions& options) {
     e.u8(volume->summary().wasClean ? 1 : 0);
   }
   const Look whole = lookAt(*sample.device);
-  if (!whole.refused.empty() || !whole.told.empty()) {
-    return Status::error(EIO, "the sample is not in order: " + whole.refused + whole.told);
+  if (!whole.complaint().empty()) {
+    return Status::error(EIO, "the sample is not in order: " + whole.complaint());
   }
   e.bytes32(whole.text);
   if (last == 0) return out;
@@ -72,28 +72,27 @@ Look lookAt(BlockDevice& device) {
   Look look;
   CheckOptions check;
   check.report = check.note = [&](const std::string& line) {
-    if (look.told.empty()) look.told = line;
+    if (look.fsck.empty()) look.fsck = line;
   };
   const auto report = checkVolume(device, check);
-  if (!report) look.refused = "fsck: " + report.status().message();
-  if (report && !report->clean()) look.refused = "fsck: " + look.told;
-  if (!look.refused.empty()) return look;
+  if (!report) look.fsck = report.status().message();
   const auto volume = Volume::open(device, readOnlyOptions());
   if (!volume) {
-    look.refused = "mount: " + volume.status().message();
+    look.mount = volume.status().message();
     return look;
   }
+  look.mount = (*volume)->summary().replay.lost;  // the command says so, and goes on
   const auto filesystem = Filesystem::start(**volume, quietOptions());
   if (!filesystem) {
-    look.refused = "mount: " + filesystem.status().message();
+    look.mount = filesystem.status().message();
     return look;
   }
   TreeText tree = readTree(**filesystem);
-  if (!tree.errors.empty()) {
-    look.refused = "read: " + tree.errors.front();
-    return look;
+  if (tree.errors.empty()) {
+    look.text = std::move(tree.text);
+  } else {
+    look.read = tree.errors.front();
   }
-  look.text = std::move(tree.text);
   return look;
 }
 

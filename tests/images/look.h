@@ -12,14 +12,17 @@
 
 namespace ourfs::images {
 
+// What each of them says is wrong, first line; empty if nothing is.
 struct Look {
-  std::string refused;  // fsck, mount or a read says what is wrong
-  std::string told;     // fsck goes on, but says what it saw
-  std::string text;     // of the tree; empty if it was refused
+  std::string mount, read, fsck;
+  std::string text;  // of the tree; empty if it could not be mounted and read
+  // The first of them that says anything.
+  const std::string& complaint() const {
+    return !mount.empty() ? mount : !read.empty() ? read : fsck;
+  }
 };
 
-// fsck -n, then a read-only mount and a read of everything. `device` does not change. Stops at the
-// first thing that is wrong.
+// fsck -n; a read-only mount and a read of everything. `device` does not change.
 Look lookAt(BlockDevice& device);
 
 // A volume and what is known of it. The work is done in children: this process opens no volume.
