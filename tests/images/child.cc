@@ -1,6 +1,7 @@
 #include "images/child.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -81,7 +82,11 @@ pid_t startChild(Desk& desk, uint64_t step, const Judgement& judgement, int comp
   }
   const pid_t child = fork();
   if (child != 0) return child;
-  if (complaints >= 0) dup2(complaints, STDERR_FILENO);
+  if (complaints >= 0) {
+    dup2(complaints, STDERR_FILENO);
+    const rlimit noCoreFile{0, 0};
+    setrlimit(RLIMIT_CORE, &noCoreFile);
+  }
   for (; desk.next < desk.end; desk.next += step) {
     setTimers(judgement.patience);
     const std::string wrong = judgement.look(desk.next, desk.counts);
