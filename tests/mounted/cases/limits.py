@@ -224,7 +224,7 @@ class ManyFiles:
 @case(full_only=True, seconds=700)
 def million_files_in_one_directory(scratch):
     """Create, list, stat, remove: memory bounded, no operation over 1 s. In process: ManyNamesTest."""
-    files = ManyFiles(scratch, "4G", 1000000)
+    files = ManyFiles(scratch, "8G", 1000000)  # of one block each
     files.run()
     files.run("destroy")
     files.finish()
