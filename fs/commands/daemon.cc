@@ -91,7 +91,13 @@ Status Daemon::open() {
   }
   TRY_ASSIGN(volume_, Volume::open(*device, open));
   summary_ = volume_->summary();
-  if (!summary_.replay.lost.empty()) {  // the log has it already
+  // The log has these two already.
+  if (summary_.oneSuperblock) {
+    notes_ = joined(notes_,
+                    "one of the two superblocks is damaged or was being written; a mount "
+                    "that writes makes it anew");
+  }
+  if (!summary_.replay.lost.empty()) {
     notes_ = joined(notes_, summary_.replay.lost + "; what was written last is missing");
   }
   if (volume_->readOnly() && !readOnly_) {

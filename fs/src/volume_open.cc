@@ -41,7 +41,8 @@ Status Volume::openAll(const OpenOptions& options) {
   const Stopwatch total;
   store_ = std::make_unique<SuperblockStore>(device_);
   TRY_ASSIGN(superblock_, store_->load());
-  if (store_->mayBeOlder() && !mutantEnabled("superblock.trust_older_copy")) expectOneMoreMount();
+  summary_.oneSuperblock = store_->mayBeOlder();
+  if (summary_.oneSuperblock && !mutantEnabled("superblock.trust_older_copy")) expectOneMoreMount();
   TRY(checkAccess(options));
   summary_.wasClean = superblock_.clean;
   foundGeneration_ = superblock_.generation;

@@ -81,7 +81,9 @@ Look lookAt(BlockDevice& device) {
     look.mount = volume.status().message();
     return look;
   }
-  look.mount = (*volume)->summary().replay.lost;  // the command says so, and goes on
+  // The command says these two, and goes on.
+  if ((*volume)->summary().oneSuperblock) look.mount = "one superblock";
+  if (!(*volume)->summary().replay.lost.empty()) look.mount = (*volume)->summary().replay.lost;
   const auto filesystem = Filesystem::start(**volume, quietOptions());
   if (!filesystem) {
     look.mount = filesystem.status().message();

@@ -38,6 +38,7 @@ struct OpenOptions {
 
 struct MountSummary {  // what mount prints
   bool wasClean = true;
+  bool oneSuperblock = false;  // the other copy is damaged, or a crash interrupted its write
   ReplaySummary replay;
   double replaySeconds = 0, scanSeconds = 0, totalSeconds = 0;
   bool snapshotUsed = false;  // the free map came from the snapshot

@@ -79,6 +79,24 @@ def read_only_mount_tells_of_lost_records(scratch):
 
 
 @case()
+def mount_tells_of_a_damaged_superblock(scratch):
+    """Either copy: a mount that writes says so and makes it anew, so the next one says nothing."""
+    volume = scratch.volume("64M")
+    for slot in (0, 64 << 10):
+        with open(volume.image, "r+b") as image:
+            image.seek(slot + 3000)
+            image.write(b"x")
+        for damaged in (True, False):
+            mounted = run(harness.COMMANDS / "mount.ourfs", volume.image, volume.dir)
+            volume.pid = harness.daemon_of(volume.image)
+            scratch.pids.add(volume.pid)
+            check(("one of the two superblocks is damaged" in mounted.stderr) == damaged,
+                  f"slot {slot}: {mounted.stderr}")
+            volume.umount()
+    volume.fsck("-n")
+
+
+@case()
 def fsck_ends_with_its_parent(scratch):
     """A child that goes on alone would hold the lock, and could meet the next mount."""
     volume = filled(scratch)
