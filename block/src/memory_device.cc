@@ -100,24 +100,38 @@ class SparseMemory final : public MemoryDevice {
     return *chunk;
   }
 
+  // Chunk by chunk, so that each is looked up once.
   void readRange(uint64_t at, std::byte* into, size_t size) const REQUIRES_SHARED(mutex_) {
-    for (size_t done = 0; done < size; done += sector_) {
-      const uint64_t inChunk = (at + done) % chunkBytes_;
-      auto it = chunks_.find((at + done) / chunkBytes_);
-      if (it != chunks_.end() && (it->second->written & sectorBit(inChunk)) != 0) {
-        std::memcpy(into + done, it->second->bytes.data() + inChunk, sector_);
-      } else {
-        std::memset(into + done, static_cast<int>(fill_), sector_);
-      }
+    for (size_t done = 0; done < size;) {
+      const size_t length = std::min<size_t>(size - done, chunkBytes_ - (at + done) % chunkBytes_);
+      const auto it = chunks_.find((at + done) / chunkBytes_);
+      readChunk(it == chunks_.end() ? nullptr : it->second.get(), at + done,
+                std::span(into + done, length));
+      done += length;
     }
   }
 
+  void readChunk(const Chunk* chunk, uint64_t at, std::span<std::byte> into) const
+      REQUIRES_SHARED(mutex_) {
+    const uint64_t inChunk = at % chunkBytes_;
+    if (chunk == nullptr || chunk->written == 0) {
+      std::ranges::fill(into, fill_);
+      return;
+    }
+    std::memcpy(into.data(), chunk->bytes.data() + inChunk, into.size());
+    for (size_t done = 0; done < into.size(); done += sector_)
+      if ((chunk->written & sectorBit(inChunk + done)) == 0)
+        std::memset(into.data() + done, static_cast<int>(fill_), sector_);
+  }
+
   void writeRange(uint64_t at, const std::byte* from, size_t size) REQUIRES(mutex_) {
-    for (size_t done = 0; done < size; done += sector_) {
+    for (size_t done = 0; done < size;) {
       const uint64_t inChunk = (at + done) % chunkBytes_;
+      const size_t length = std::min<size_t>(size - done, chunkBytes_ - inChunk);
       Chunk& chunk = chunkToChange((at + done) / chunkBytes_);
-      std::memcpy(chunk.bytes.data() + inChunk, from + done, sector_);
-      chunk.written |= sectorBit(inChunk);
+      std::memcpy(chunk.bytes.data() + inChunk, from + done, length);
+      for (size_t s = 0; s < length; s += sector_) chunk.written |= sectorBit(inChunk + s);
+      done += length;
     }
   }
 

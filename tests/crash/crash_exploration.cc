@@ -11,16 +11,13 @@
 #include <thread>
 
 #include "common/mutex.h"
+#include "crash/crash_selection.h"
 #include "crash/crash_trial.h"
 
 namespace ourfs::crash {
 
 namespace {
 
-struct Candidate {
-  uint64_t point = 0, choice = 0;
-  CrashStates::Signature signature;
-};
 struct OneState {
   uint64_t number = 0;
   Candidate state;
@@ -33,90 +30,6 @@ std::optional<OneState> stateFromEnvironment(bool sequences) {
   const int read = std::sscanf(given + (sequences ? 1 : 0), "%lu:%lu:%lu", &one.number,
                                &one.state.point, &one.state.choice);
   return read == 3 ? std::optional(one) : std::nullopt;
-}
-
-// ---- which states ----
-
-using Random = std::mt19937_64;
-
-// All choices at a point where they are few, else a sample of each kind.
-std::vector<uint64_t> choicesAt(const CrashStates& states, Random& random) {
-  constexpr size_t kAllOf = 6;
-  std::vector<uint64_t> choices;
-  const size_t sectors = states.volatileSectors(), writes = states.volatileWrites();
-  if (sectors <= kAllOf) {
-    for (uint64_t mask = 0; mask < uint64_t{1} << sectors; ++mask)
-      choices.push_back(choice::ofMask(choice::kSectorMask, mask));
-    return choices;
-  }
-  if (writes <= kAllOf) {
-    for (uint64_t mask = 0; mask < uint64_t{1} << writes; ++mask)
-      choices.push_back(choice::ofMask(choice::kWriteMask, mask));
-  } else {
-    choices = {choice::kNothing, choice::kEverything};
-  }
-  constexpr int kTorn = 8;
-  for (int i = 0; i < kTorn; ++i) choices.push_back(random());
-  return choices;
-}
-
-std::vector<Candidate> allCandidates(CrashStates& states, const History& history,
-                                     const History::Window& window, Random& random) {
-  std::vector<Candidate> candidates;
-  auto at = [&](uint64_t point) {
-    if (point < window.from || point > window.to) return;
-    states.seek(point);
-    for (uint64_t chosen : choicesAt(states, random))
-      candidates.push_back({point, chosen, states.signatureOf(chosen)});
-  };
-  at(window.from);
-  for (const RecordedIo& io : history.log) {
-    at(io.submitted);
-    at(io.completed);
-  }
-  at(window.to);
-  return candidates;
-}
-
-// Points of the window: any moment, or one at which a request of a phase is under way, each phase
-// as often as the others.
-std::vector<Candidate> someCandidates(CrashStates& states, const History& history,
-                                      const History::Window& window, uint64_t wanted,
-                                      Random& random) {
-  std::array<std::vector<uint64_t>, kPhases> points;
-  for (const RecordedIo& io : history.log)
-    if (io.submitted >= window.from && io.submitted <= window.to)
-      points[static_cast<size_t>(phaseOf(io))].push_back(io.submitted);
-  std::vector<Candidate> candidates;
-  while (candidates.size() < wanted) {
-    const auto& phase = points[random() % kPhases];
-    const bool any = phase.empty() || random() % 3 == 0;
-    const uint64_t point = any ? window.from + random() % (window.to - window.from + 1)
-                               : phase[random() % phase.size()];
-    const uint64_t chosen = random();
-    states.seek(point);
-    candidates.push_back({point, chosen, states.signatureOf(chosen)});
-  }
-  return candidates;
-}
-
-// No image twice; and first those whose content should differ from all others, for what the index
-// or the file table had on disk changes how a state is recovered, not what.
-std::vector<Candidate> pickStates(std::vector<Candidate> candidates, uint64_t wanted,
-                                  Random& random) {
-  std::ranges::shuffle(candidates, random);
-  std::unordered_set<uint64_t> images, contents;
-  std::vector<Candidate> fresh, others;
-  for (const Candidate& candidate : candidates) {
-    if (!images.insert(candidate.signature.image).second) continue;
-    (contents.insert(candidate.signature.content).second ? fresh : others).push_back(candidate);
-  }
-  const size_t spared = std::min<size_t>((wanted + 4) / 5, others.size());
-  if (fresh.size() > wanted - spared) fresh.resize(wanted - spared);
-  others.resize(spared);
-  fresh.insert(fresh.end(), others.begin(), others.end());
-  std::ranges::sort(fresh, {}, &Candidate::point);
-  return fresh;
 }
 
 // ---- looking at them ----
@@ -158,38 +71,66 @@ class Exploration {
       return result;
     }
     result.discards = history.discards();
-    CrashStates states(*history.base, history.log);
-    Random random(number * 7919);
+    Looking looking{number,
+                    history,
+                    {*history.base, history.log},
+                    {*history.base, history.log},
+                    {},
+                    Random(number * 7919)};
     for (const History::Window& window : history.windows) {
-      for (const Candidate& state : statesOf(states, history, window, random)) {
-        if (stopped_) return result;
-        const std::string wrong = lookAt(states, history, state, result);
-        if (wrong.empty()) continue;
-        ++result.violations;
-        if (result.first.empty())
-          result.first = "state " + source_.prefix + std::to_string(number) + ":" +
-                         std::to_string(state.point) + ":" + std::to_string(state.choice) + " " +
-                         window.what + ": " + wrong + requestsBefore(history.log, state.point);
-        if (result.violations >= options_.stopAfterViolations) return result;
-      }
-      if (only_) break;
+      if (!lookInto(window, looking, result) || only_) break;
     }
     return result;
   }
 
-  std::vector<Candidate> statesOf(CrashStates& states, const History& history,
-                                  const History::Window& window, Random& random) {
-    if (only_) return {only_->state};
-    constexpr uint64_t kTries = 5;
+  // One history. Two walk through it forwards: the first looks at a state of each journal, the
+  // second at what should be new by then.
+  struct Looking {
+    uint64_t number;
+    const History& history;
+    CrashStates first, second;
+    Forecast forecast;
+    Random random;
+  };
+
+  // Whether to go on.
+  bool lookInto(const History::Window& window, Looking& looking, ExplorerResult& result) {
+    if (only_) return lookAtAll({only_->state}, window, looking, looking.first, result);
+    // So many of them tell the journals; most of the others then show something new.
+    constexpr uint64_t kJournalsOneIn = 2;
     const uint64_t wanted = source_.statesPerWindow;
-    auto candidates = source_.exhaustive
-                          ? allCandidates(states, history, window, random)
-                          : someCandidates(states, history, window, wanted * kTries, random);
-    return pickStates(std::move(candidates), wanted, random);
+    auto candidates = candidatesOf(looking.first, looking.history, window, source_.exhaustive,
+                                   wanted, looking.random);
+    const auto unknown =
+        takeUnknown(candidates, looking.forecast, (wanted + kJournalsOneIn - 1) / kJournalsOneIn);
+    if (!lookAtAll(unknown, window, looking, looking.first, result)) return false;
+    const auto others = pickStates(std::move(candidates), looking.second, looking.forecast,
+                                   wanted - unknown.size(), looking.random);
+    return lookAtAll(others, window, looking, looking.second, result);
   }
 
-  std::string lookAt(CrashStates& states, const History& history, const Candidate& state,
-                     ExplorerResult& result) {
+  bool lookAtAll(const std::vector<Candidate>& candidates, const History::Window& window,
+                 Looking& looking, CrashStates& states, ExplorerResult& result) {
+    for (const Candidate& state : candidates) {
+      if (stopped_) return false;
+      const auto verdict = lookAt(states, looking.history, state, result);
+      if (verdict.wrong.empty()) {
+        if (!only_) looking.forecast.learn(states, state, verdict);
+        continue;
+      }
+      ++result.violations;
+      if (result.first.empty())
+        result.first = "state " + source_.prefix + std::to_string(looking.number) + ":" +
+                       std::to_string(state.point) + ":" + std::to_string(state.choice) + " " +
+                       window.what + ": " + verdict.wrong +
+                       requestsBefore(looking.history.log, state.point);
+      if (result.violations >= options_.stopAfterViolations) return false;
+    }
+    return true;
+  }
+
+  CrashModel::Verdict lookAt(CrashStates& states, const History& history, const Candidate& state,
+                             ExplorerResult& result) {
     constexpr int kDepth = 3;
     states.seek(state.point);
     Phase phase = states.phase();
@@ -199,7 +140,7 @@ class Exploration {
       phase = Phase::Replay;
       ++result.recoveries;
       auto crashed = crashInRecovery(std::move(image), options_, nested);
-      if (!crashed) return "recovery: " + crashed.status().message();
+      if (!crashed) return {"recovery: " + crashed.status().message(), 0};
       image = std::move(*crashed);
     }
     const bool unmount = nested() % options_.unmountOneIn == 0;
@@ -209,10 +150,10 @@ class Exploration {
     result.unmounted += unmount ? 1 : 0;
     PhaseCount& count = result.phases[static_cast<size_t>(phase)];
     ++count.states;
-    if (!verdict.wrong.empty()) return verdict.wrong;
+    if (!verdict.wrong.empty()) return verdict;
     count.contents.insert(verdict.content);
     result.contents.insert(verdict.content);
-    return "";
+    return verdict;
   }
 
   const ExplorerOptions& options_;

@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "crash/crash_model.h"
+#include "fs/extents.h"
 
 namespace ourfs::crash {
 
@@ -167,6 +168,20 @@ Result<std::string> readAll(Filesystem& filesystem, InodeNo ino, uint64_t size) 
   return bytes;
 }
 
+Status noteExtents(Filesystem& filesystem, const FoundNode& found, CrashModel::Verdict& verdict) {
+  TRY_ASSIGN(const std::vector<Extent> extents, extentsOf(filesystem, found.ino));
+  for (Extent extent : extents) {
+    const uint64_t size = roundUp(found.record.size, kSector);
+    if (extent.state != ExtentState::Mapped || extent.offset.v >= size) continue;
+    extent.length = std::min(extent.length, ByteCount(size - extent.offset.v));
+    verdict.shape = mixHash(mixHash(verdict.shape, extent.offset.v), extent.length.v);
+    verdict.shape = mixHash(verdict.shape, extent.address.v);
+    verdict.shown.push_back(extent);
+  }
+  verdict.shape = mixHash(verdict.shape, kNever);  // the end of a file
+  return Status::ok();
+}
+
 }  // namespace
 
 Status walkTree(Filesystem& filesystem, FoundTree& found) {
@@ -302,7 +317,7 @@ std::string CrashModel::judgeTimes(const Judged& judged) const {
 }
 
 std::string CrashModel::judgeFiles(Filesystem& filesystem, const FoundTree& found, const Tree& tree,
-                                   uint64_t point, uint64_t& content) const {
+                                   uint64_t point, Verdict& verdict) const {
   for (const auto& [path, node] : tree.nodes) {
     if (node.kind != 'f') continue;
     const auto file = files_.find(node.id);
@@ -312,7 +327,9 @@ std::string CrashModel::judgeFiles(Filesystem& filesystem, const FoundTree& foun
     auto bytes = readAll(filesystem, judged.found.ino, judged.found.record.size);
     if (!bytes) return path + ": read: " + bytes.status().message();
     judged.bytes = std::move(*bytes);
-    content = mixHash(content, hashOf(judged.bytes));
+    verdict.content = mixHash(verdict.content, hashOf(judged.bytes));
+    const Status placed = noteExtents(filesystem, judged.found, verdict);
+    if (!placed.isOk()) return path + ": extents: " + placed.message();
     if (std::string wrong = judgeSectors(judged); !wrong.empty()) return wrong;
     if (std::string wrong = judgeTimes(judged); !wrong.empty()) return wrong;
   }
@@ -345,8 +362,8 @@ CrashModel::Verdict CrashModel::judge(Filesystem& filesystem, uint64_t point) co
   const uint64_t names = hashOf(found);
   for (size_t i = atMost + 1; i-- > atLeast;) {
     if (!sameTree(found, snapshots_[i].tree)) continue;
-    verdict.content = names;
-    verdict.wrong = judgeFiles(filesystem, found, snapshots_[i].tree, point, verdict.content);
+    verdict = {"", names, names, {}};
+    verdict.wrong = judgeFiles(filesystem, found, snapshots_[i].tree, point, verdict);
     if (verdict.wrong.empty()) return verdict;
   }
   if (!verdict.wrong.empty()) return verdict;

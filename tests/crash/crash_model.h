@@ -90,6 +90,9 @@ class CrashModel {
   struct Verdict {
     std::string wrong;     // empty, or what
     uint64_t content = 0;  // a hash of names, kinds, links, attributes, sizes and bytes
+    // A hash of the same but of where the bytes are on the device instead of the bytes.
+    uint64_t shape = 0;
+    std::vector<Extent> shown{};  // what of the device are bytes of files
   };
   // Compares what was recovered from a crash at `point`.
   Verdict judge(Filesystem& filesystem, uint64_t point) const;
@@ -132,7 +135,7 @@ class CrashModel {
   uint64_t coveredAt(uint64_t id, uint64_t point, bool needsTimes) const;
 
   std::string judgeFiles(Filesystem& filesystem, const FoundTree& found, const Tree& tree,
-                         uint64_t point, uint64_t& content) const;
+                         uint64_t point, Verdict& verdict) const;
   std::string judgeSize(const Judged& judged) const;
   std::string judgeSectors(const Judged& judged) const;
   std::string judgeTimes(const Judged& judged) const;

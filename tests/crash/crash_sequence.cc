@@ -2,6 +2,7 @@
 
 #include <linux/falloc.h>
 
+#include <algorithm>
 #include <array>
 #include <random>
 
@@ -203,8 +204,11 @@ Status runSequence(CrashActor& actor, const std::string& dir, const Sequence& se
   return Status::ok();
 }
 
-ExplorerResult exploreSequences(const ExplorerOptions& options,
-                                const std::vector<Sequence>& sequences) {
+// In an order that has nothing to do with what they are (and is always the same, for the names of
+// states): else two mounts whose sequences differ in their last step's persistence only would show
+// the same contents all along.
+ExplorerResult exploreSequences(const ExplorerOptions& options, std::vector<Sequence> sequences) {
+  std::ranges::shuffle(sequences, std::mt19937_64(sequences.size()));
   ExplorerResult failed;
   auto base = makeBase(options);
   if (!base) {
@@ -221,7 +225,7 @@ ExplorerResult exploreSequences(const ExplorerOptions& options,
   source.record = [&](uint64_t batch) {
     const size_t from = std::min<size_t>(batch * kBatch, sequences.size());
     const size_t count = std::min<size_t>(kBatch, sequences.size() - from);
-    return recordBatch(options, **base, std::span(sequences).subspan(from, count));
+    return recordBatch(options, **base, std::span<const Sequence>(sequences).subspan(from, count));
   };
   return exploreHistories(options, source);
 }

@@ -53,7 +53,6 @@ Status runSequence(CrashActor& actor, const std::string& dir, const Sequence& se
 
 // Explores them, in batches; options.statesPerWorkload is for each sequence (and the seed counts
 // for the choice of states only).
-ExplorerResult exploreSequences(const ExplorerOptions& options,
-                                const std::vector<Sequence>& sequences);
+ExplorerResult exploreSequences(const ExplorerOptions& options, std::vector<Sequence> sequences);
 
 }  // namespace ourfs::crash

@@ -1,7 +1,7 @@
 #include "crash/crash_states.h"
 
 #include <algorithm>
-#include <unordered_set>
+#include <string_view>
 
 #include "common/sync_point.h"
 
@@ -18,6 +18,11 @@ bool changesContents(const RecordedIo& io) {
   return io.op == IoOp::Write || io.op == IoOp::Discard;
 }
 
+// Of files, or it takes space from one.
+bool changesBytes(const RecordedIo& io) {
+  return changesContents(io) && (io.cls == IoClass::Data || io.op == IoOp::Discard);
+}
+
 uint64_t mixBits(uint64_t a, uint64_t b) {
   uint64_t x = (a ^ b * 0x9e3779b97f4a7c15ull) + 0xbf58476d1ce4e5b9ull;
   x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
@@ -25,7 +30,7 @@ uint64_t mixBits(uint64_t a, uint64_t b) {
   return x ^ x >> 31;
 }
 
-// Of a write that is all there, durable or not.
+// Of a journal write that is all there, durable or not.
 uint64_t wholeWrite(uint64_t number) { return mixBits(0x5eed, number); }
 
 }  // namespace
@@ -67,19 +72,49 @@ Phase phaseOf(const RecordedIo& io) {
 CrashStates::CrashStates(const MemoryDevice& base, const std::vector<RecordedIo>& log)
     : log_(log),
       sector_(base.logicalSector()),
-      shapes_(log.size()),
+      contested_(base.size().v / base.logicalSector()),
+      hashes_(log.size()),
       durable_(log.size()),
       rolled_(base.clone()),
       applied_(log.size()),
       owner_(base.size().v / base.logicalSector()) {
-  std::unordered_set<uint64_t> written;  // sectors that held bytes of files before
-  for (size_t i = 0; i < log.size(); ++i) {
-    const RecordedIo& io = log[i];
-    if (!changesContents(io)) continue;
-    if (io.cls == IoClass::Journal) shapes_[i] = true;
-    if (io.cls != IoClass::Data) continue;
-    for (uint64_t s = 0; s < io.length.v / sector_; ++s)
-      if (!written.insert(io.offset.v / sector_ + s).second) shapes_[i] = true;
+  std::vector<bool> written(contested_.size());
+  for (const RecordedIo& io : log) {
+    if (!changesBytes(io)) continue;
+    for (uint64_t s = io.offset.v / sector_; s < (io.offset + io.length).v / sector_; ++s) {
+      if (written[s]) contested_[s] = true;
+      written[s] = true;
+    }
+  }
+  hashContested();
+}
+
+void CrashStates::hashContested() {
+  for (size_t i = 0; i < log_.size(); ++i) {
+    const RecordedIo& io = log_[i];
+    if (!changesBytes(io) || contested(io.offset, io.length).empty()) continue;
+    const std::string_view bytes(reinterpret_cast<const char*>(io.bytes.data()), io.bytes.size());
+    hashes_[i].resize(io.length.v / sector_);  // a discard has no bytes
+    for (uint64_t s = 0; s * sector_ < bytes.size(); ++s)
+      hashes_[i][s] = std::hash<std::string_view>{}(bytes.substr(s * sector_, sector_));
+  }
+}
+
+std::vector<uint32_t> CrashStates::contested(DeviceOffset at, ByteCount length) const {
+  std::vector<uint32_t> sectors;
+  for (uint64_t s = at.v / sector_; s < (at + length).v / sector_; ++s)
+    if (contested_[s]) sectors.push_back(static_cast<uint32_t>(s));
+  return sectors;
+}
+
+// Of the sectors [from, from + count) of a write. A later write in the log wins.
+void CrashStates::ownContested(std::unordered_map<uint32_t, size_t>& owners, size_t write,
+                               uint64_t from, uint64_t count) const {
+  const uint64_t first = log_[write].offset.v / sector_;
+  for (uint64_t s = first + from; s < first + from + count; ++s) {
+    if (!contested_[s]) continue;
+    size_t& owner = owners[static_cast<uint32_t>(s)];
+    owner = std::max(owner, write + 1);
   }
 }
 
@@ -88,6 +123,7 @@ void CrashStates::seek(uint64_t point) {
   volatile_.clear();
   sectors_ = 0;
   settled_ = {};
+  owners_.clear();
   auto succeeded = [&](const RecordedIo& io) {
     return io.ok && io.completed != 0 && io.completed <= point;
   };
@@ -107,7 +143,8 @@ void CrashStates::seek(uint64_t point) {
       continue;
     }
     settled_.image = mixBits(settled_.image, i);
-    if (shapes_[i]) settled_.content += wholeWrite(i);
+    if (io.cls == IoClass::Journal) settled_.log += wholeWrite(i);
+    if (rewrites(i)) ownContested(owners_, i, 0, io.length.v / sector_);
   }
 }
 
@@ -152,23 +189,39 @@ CrashStates::Signature CrashStates::signatureOf(uint64_t choice) const {
   for (size_t v = 0; v < volatile_.size(); ++v) {
     const size_t write = volatile_[v];
     const uint64_t count = log_[write].length.v / sector_;
-    uint64_t kept = 0, leading = 0, some = 0;
+    uint64_t kept = 0, leading = 0;
     for (uint64_t s = 0; s < count; ++s, ++ordinal) {
       if (!keeps(choice, v, s, ordinal)) continue;
       ++kept;
       leading += leading == s ? 1 : 0;
-      const uint64_t bits = mixBits(write << 24, s);
-      signature.image = mixBits(signature.image, bits);
-      some += bits;
+      signature.image = mixBits(signature.image, mixBits(write << 24, s));
     }
-    if (!shapes_[write]) continue;
-    const bool journal = log_[write].cls == IoClass::Journal;
-    if (journal && !chain) continue;
-    if (journal) some = leading * sector_ / kRecordUnit * mixBits(write << 24, 0);
-    signature.content += kept == count ? wholeWrite(write) : some;
-    if (journal) chain = kept == count;
+    if (log_[write].cls != IoClass::Journal || !chain) continue;
+    chain = kept == count;
+    signature.torn = !chain && kept != 0;
+    const uint64_t units = leading * sector_ / kRecordUnit;
+    signature.log += chain ? wholeWrite(write) : units * mixBits(write << 24, 0);
   }
   return signature;
+}
+
+uint64_t CrashStates::bytesOf(uint64_t choice, std::span<const uint32_t> sectors) const {
+  auto owners = owners_;
+  size_t ordinal = 0;
+  for (size_t v = 0; v < volatile_.size(); ++v) {
+    const uint64_t count = log_[volatile_[v]].length.v / sector_;
+    for (uint64_t s = 0; rewrites(volatile_[v]) && s < count; ++s)
+      if (keeps(choice, v, s, ordinal + s)) ownContested(owners, volatile_[v], s, 1);
+    ordinal += count;
+  }
+  uint64_t bytes = 0;
+  for (const uint32_t sector : sectors) {
+    const auto owner = owners.find(sector);
+    if (owner == owners.end()) continue;
+    const size_t write = owner->second - 1;
+    bytes += mixBits(hashes_[write][sector - log_[write].offset.v / sector_], sector);
+  }
+  return bytes;
 }
 
 // Writes those of `count` sectors that no later durable write has.

@@ -14,6 +14,8 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "block/record_device.h"
@@ -55,10 +57,16 @@ class CrashStates {
   size_t volatileSectors() const { return sectors_; }
 
   struct Signature {
-    uint64_t image = 0;    // two states with the same one are the same image
-    uint64_t content = 0;  // they differ in it: what is recovered should differ, too
+    uint64_t image = 0;  // two states with the same one are the same image
+    uint64_t log = 0;    // what of the journal a replay can use; the same one: the same tree
+    bool torn = false;   // the last of it is a write that is there in part
   };
   Signature signatureOf(uint64_t choice) const;
+  // What bytes of files are in these sectors: two states that agree hold the same ones. Only
+  // sectors that were written more than once are asked about; the log says what the others hold.
+  uint64_t bytesOf(uint64_t choice, std::span<const uint32_t> sectors) const;
+  // Those of [at, at + length) that bytesOf wants to be asked about. Bytes of the device.
+  std::vector<uint32_t> contested(DeviceOffset at, ByteCount length) const;
   // REQUIRES: no earlier call was for a later point.
   std::unique_ptr<MemoryDevice> image(uint64_t choice);
 
@@ -67,10 +75,19 @@ class CrashStates {
   void rollForward();
   void applyFresh(MemoryDevice& image, size_t write, uint64_t from, uint64_t count);
 
+  void hashContested();
+  bool rewrites(size_t write) const { return !hashes_[write].empty(); }
+  void ownContested(std::unordered_map<uint32_t, size_t>& owners, size_t write, uint64_t from,
+                    uint64_t count) const;
+
   const std::vector<RecordedIo>& log_;
   const uint64_t sector_;
-  std::vector<bool> shapes_;   // by number in the log
-  std::vector<bool> durable_;  // at the point
+  std::vector<bool> contested_;  // by sector: two requests that are not the journal's change it
+  // By number in the log, of those that change such a sector: a hash of each sector's bytes, for
+  // one that is written again often has the same ones. Empty for all others.
+  std::vector<std::vector<uint64_t>> hashes_;
+  std::vector<bool> durable_;                    // at the point
+  std::unordered_map<uint32_t, size_t> owners_;  // of contested sectors, durable at the point
   std::vector<size_t> volatile_;
   size_t sectors_ = 0;
   uint64_t point_ = 0;

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
+#include <set>
 
 #include "crash/crash_model.h"
 
@@ -110,6 +112,39 @@ TEST(CrashStatesTest, StatesWithTheSameSignatureAreTheSameImage) {
     }
   }
   EXPECT_GT(again, 10u);
+}
+
+// Of sectors that are written again and again.
+TEST(CrashStatesTest, StatesThatAgreeInTheirBytesHoldTheSameOnes) {
+  std::mt19937_64 random(8);
+  uint64_t clock = 0;
+  auto base = MemoryDevice::create(ByteCount(kDeviceSectors * kSector), kSector);
+  std::vector<RecordedIo> log = randomLog(random, clock);
+  for (RecordedIo& io : log) {
+    if (io.op != IoOp::Discard) io.cls = IoClass::Data;
+    // Two contents only, so that a later write often changes nothing.
+    std::ranges::fill(io.bytes, std::byte(io.submitted % 2));
+  }
+  CrashStates states(*base, log);
+  const auto sectors = states.contested(DeviceOffset(0), base->size());
+  ASSERT_GT(sectors.size(), 50u);
+  std::map<uint64_t, std::vector<std::byte>> seen;
+  std::set<std::vector<std::byte>> different;
+  size_t again = 0;
+  for (uint64_t point = clock / 2; point <= clock; ++point) {
+    states.seek(point);
+    for (uint64_t chosen = 0; chosen < 40; ++chosen) {
+      const auto whole = contentOf(*states.image(chosen));
+      std::vector<std::byte> bytes;
+      for (const uint32_t s : sectors) bytes.push_back(whole[s * kSector]);
+      const auto [at, fresh] = seen.try_emplace(states.bytesOf(chosen, sectors), bytes);
+      again += fresh ? 0 : 1;
+      ASSERT_EQ(at->second, bytes) << point << " " << chosen;
+      different.insert(bytes);
+    }
+  }
+  EXPECT_GT(again, 10u);
+  EXPECT_GT(different.size(), 100u);
 }
 
 }  // namespace
