@@ -193,9 +193,6 @@ Status CrashActor::readBack(OpenFile& file, uint64_t id, uint64_t at,
 
 Status CrashActor::writeFile(const std::string& path, uint64_t at, uint64_t length, Writing how) {
   const uint64_t id = idOf(path), size = model_.sizeOf(id);
-  const bool sync = how == Writing::Synchronous, dataSync = how == Writing::DataSynchronous;
-  const int flags = O_RDWR | (sync ? O_SYNC : dataSync ? O_DSYNC : 0);
-  TRY_ASSIGN(OpenFilePtr handle, filesystem_.open(inodeOf(id), flags));
   // A mapping stores nothing behind the end, and what the kernel hands over are its pages.
   uint64_t from = at, to = at + length;
   if (how == Writing::Stored) {
@@ -211,21 +208,35 @@ Status CrashActor::writeFile(const std::string& path, uint64_t at, uint64_t leng
     std::ranges::copy(std::as_bytes(std::span(model_.contentOf(id))).subspan(from, to - from),
                       bytes.begin());
   fillBytes(bytes.subspan(at - from, length), id, nextVersion_++, at);
+  return put(id, from, bytes, how);
+}
 
+Status CrashActor::writeBytes(const std::string& path, uint64_t at, std::string_view bytes,
+                              Writing how) {
+  AlignedBuffer buffer(roundUp(bytes.size(), kPage));
+  std::ranges::copy(std::as_bytes(std::span(bytes)), buffer.data());
+  return put(idOf(path), at, buffer.span().first(bytes.size()), how);
+}
+
+Status CrashActor::put(uint64_t id, uint64_t at, std::span<std::byte> bytes, Writing how) {
+  const bool sync = how == Writing::Synchronous || how == Writing::DirectSynchronous;
+  const bool dataSync = how == Writing::DataSynchronous || how == Writing::DirectDataSynchronous;
+  const int flags = O_RDWR | (sync ? O_SYNC : dataSync ? O_DSYNC : 0);
+  TRY_ASSIGN(OpenFilePtr handle, filesystem_.open(inodeOf(id), flags));
   Begun begun = begin();
   FileData::WriteFlags write;
-  write.direct = how == Writing::Direct;
+  write.direct = how == Writing::Direct || how >= Writing::DirectSynchronous;
   write.fromKernelCache = how == Writing::Stored;
   write.mayExtend = how != Writing::Stored;
-  const auto done = filesystem_.write(*handle, FileOffset(from), bytes, write);
+  const auto done = filesystem_.write(*handle, FileOffset(at), bytes, write);
   const uint64_t answered = mark();
   if (!done && !refused(done.status())) return done.status();
   if (!done) {
-    TRY(readBack(*handle, id, from, bytes, begun.span.begin));
+    TRY(readBack(*handle, id, at, bytes, begun.span.begin));
   } else {
     // The file is synced as a whole before the answer, this write too.
     begun.span.end = sync || dataSync ? begun.span.begin : answered;
-    model_.wrote(id, from, bytes.first(done->v), begun.span);
+    model_.wrote(id, at, bytes.first(done->v), begun.span);
   }
   TRY(sampleTimes(begun, id, done.isOk()));
   if (done && (sync || dataSync)) model_.synced(id, dataSync, {begun.span.begin, answered});

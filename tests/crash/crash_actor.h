@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "block/record_device.h"
@@ -19,9 +20,11 @@ namespace ourfs::crash {
 enum class Writing {
   Buffered,
   Direct,
-  Stored,           // through a mapping: whole pages, as the kernel's page cache hands them over
-  Synchronous,      // O_SYNC
-  DataSynchronous,  // O_DSYNC
+  Stored,             // through a mapping: whole pages, as the kernel's page cache hands them over
+  Synchronous,        // O_SYNC
+  DataSynchronous,    // O_DSYNC
+  DirectSynchronous,  // O_DIRECT and O_SYNC
+  DirectDataSynchronous,  // O_DIRECT and O_DSYNC
 };
 
 class CrashActor {
@@ -41,7 +44,11 @@ class CrashActor {
   Status setAttribute(const std::string& path, const std::string& name, const std::string& value);
 
   // ---- data ----
+  // Bytes that nobody else has.
   Status writeFile(const std::string& path, uint64_t at, uint64_t length, Writing how);
+  // These bytes. In each of its sectors they must differ from what any other file ever held. Not
+  // for Stored.
+  Status writeBytes(const std::string& path, uint64_t at, std::string_view bytes, Writing how);
   Status truncateFile(const std::string& path, uint64_t size);
   Status allocate(const std::string& path, int mode, uint64_t at, uint64_t length);
 
@@ -80,6 +87,7 @@ class CrashActor {
   uint64_t adopt(const std::string& path, char kind, const std::string& target,
                  const Attributes& made);
   void movePaths(const std::string& from, const std::string& to);
+  Status put(uint64_t id, uint64_t at, std::span<std::byte> bytes, Writing how);
   Status readBack(OpenFile& file, uint64_t id, uint64_t at, std::span<const std::byte> tried,
                   uint64_t begin);
 

@@ -48,6 +48,13 @@ Status writeAs(Scene& s, Writing how, uint64_t at, uint64_t length) {
   return s.actor.writeFile(s.a, at, length, how);
 }
 
+Status writeDirect(Scene& s) {
+  const Writing how = s.how == Writing::Synchronous       ? Writing::DirectSynchronous
+                      : s.how == Writing::DataSynchronous ? Writing::DirectDataSynchronous
+                                                          : Writing::Direct;
+  return writeAs(s, how, 8192, 8192);
+}
+
 // Not aligned to blocks unless it says so.
 constexpr std::array kOperations{
     Operation{"create", false, [](Scene& s) { return s.actor.createFile(s.fresh); }},
@@ -80,12 +87,12 @@ constexpr std::array kOperations{
                 return s.actor.setAttribute(s.a, "user." + s.fresh.substr(s.fresh.rfind('/') + 1),
                                             "value");
               }},
-    Operation{"direct", false, [](Scene& s) { return writeAs(s, Writing::Direct, 8192, 8192); }},
+    Operation{"direct", true, writeDirect},
 };
 
 const char* nameOf(Persistence persistence) {
-  static const char* const names[kPersistences] = {"",         "+fsync",  "+fdatasync", "+sync",
-                                                   "+dirsync", "+O_SYNC", "+O_DSYNC"};
+  static const char* const names[kPersistences] = {
+      "", "+fsync", "+fdatasync", "+sync", "+dirsync", "+subdirsync", "+O_SYNC", "+O_DSYNC"};
   return names[static_cast<size_t>(persistence)];
 }
 
@@ -112,6 +119,8 @@ Status persist(Scene& s, Persistence how) {
       return s.actor.syncAll();
     case Persistence::DirectorySync:
       return s.actor.syncDirectory(s.dir);
+    case Persistence::SubdirectorySync:
+      return s.actor.syncDirectory(s.dir + "/s");
     case Persistence::None:
     case Persistence::Synchronous:
     case Persistence::DataSynchronous:

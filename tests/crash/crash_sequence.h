@@ -22,12 +22,13 @@ enum class Persistence : uint8_t {
   None,
   Fsync,
   Fdatasync,
-  SyncAll,
-  DirectorySync,
-  Synchronous,      // the operation itself, with O_SYNC; writes only
-  DataSynchronous,  // with O_DSYNC; writes only
+  SyncAll,           // what sync and syncfs ask a filesystem for
+  DirectorySync,     // of DIR
+  SubdirectorySync,  // of DIR/s
+  Synchronous,       // the operation itself, with O_SYNC; writes only
+  DataSynchronous,   // with O_DSYNC; writes only
 };
-inline constexpr size_t kPersistences = 7;
+inline constexpr size_t kPersistences = 8;
 
 // One step: an operation, and what makes it durable.
 struct SequenceStep {
@@ -51,7 +52,8 @@ Status prepareSequence(CrashActor& actor, const std::string& dir);
 // Does the sequence there.
 Status runSequence(CrashActor& actor, const std::string& dir, const Sequence& sequence);
 
-// Explores them, in batches; options.statesPerWorkload is for each sequence (and the seed counts
+// Explores them, in batches, in an order of their own that depends on nothing but their number;
+// options.statesPerWorkload is for each sequence (and the seed counts
 // for the choice of states only).
 ExplorerResult exploreSequences(const ExplorerOptions& options, std::vector<Sequence> sequences);
 
