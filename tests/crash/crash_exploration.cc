@@ -23,12 +23,13 @@ struct OneState {
   Candidate state;
 };
 
-std::optional<OneState> stateFromEnvironment(bool sequences) {
+// Of names that begin with this, or with a digit.
+std::optional<OneState> stateFromEnvironment(const std::string& prefix) {
   const char* given = std::getenv("OURFS_CRASH");
-  if (given == nullptr || (*given == 's') != sequences) return std::nullopt;
+  if (given == nullptr || !std::string_view(given).starts_with(prefix)) return std::nullopt;
   OneState one;
-  const int read = std::sscanf(given + (sequences ? 1 : 0), "%lu:%lu:%lu", &one.number,
-                               &one.state.point, &one.state.choice);
+  const int read = std::sscanf(given + prefix.size(), "%lu:%lu:%lu", &one.number, &one.state.point,
+                               &one.state.choice);
   return read == 3 ? std::optional(one) : std::nullopt;
 }
 
@@ -183,17 +184,13 @@ void ExplorerResult::add(const ExplorerResult& other) {
   }
 }
 
-bool onlyOtherKind(bool sequences) {
-  return std::getenv("OURFS_CRASH") != nullptr && !stateFromEnvironment(sequences);
-}
-
 ExplorerResult exploreHistories(const ExplorerOptions& options, const HistorySource& source) {
   // Every mount takes and gives back some MiB: a tenth of the time went to the kernel for that.
   constexpr int kKept = 512 << 20, kLargest = 32 << 20;
   mallopt(M_TRIM_THRESHOLD, kKept);
   mallopt(M_MMAP_THRESHOLD, kLargest);
   spdlog::set_level(spdlog::level::warn);  // each mount tells of unlinked files
-  const auto only = stateFromEnvironment(!source.prefix.empty());
+  const auto only = stateFromEnvironment(source.prefix);
   if (!only && std::getenv("OURFS_CRASH") != nullptr) return {};
   return Exploration(options, source, only).run();
 }

@@ -2,11 +2,12 @@
 // crash could have left, and judges each: fsck, replay, the model's oracle. A tenth of them crash
 // again while they are being recovered, up to three times.
 //
-// A state is named by its workload (a seed, or "s" and the number of a batch of sequences), the
-// crash point and the choice (crash_states.h). OURFS_CRASH=seed:point:choice or
-// OURFS_CRASH=sbatch:point:choice looks at one alone. Background threads make the log of a workload
-// differ a little from run to run, so a name finds its state again nearly always, not always; the
-// failing image's history is printed with it.
+// A state is named by its workload (a seed, "s" and the number of a batch of sequences, or "p" and
+// the seed of a program), the crash point and the choice (crash_states.h).
+// OURFS_CRASH=seed:point:choice, OURFS_CRASH=sbatch:point:choice or OURFS_CRASH=pseed:point:choice
+// looks at one alone. Background threads make the log of a workload differ a little from run to
+// run, so a name finds its state again nearly always, not always; the failing image's history is
+// printed with it.
 #pragma once
 
 #include <array>
@@ -54,9 +55,6 @@ struct ExplorerResult {
   std::array<PhaseCount, kPhases> phases;
   void add(const ExplorerResult& other);
 };
-
-// True if OURFS_CRASH names a state of the other kind: there is nothing to explore.
-bool onlyOtherKind(bool sequences);
 
 ExplorerResult explore(const ExplorerOptions& options);
 

@@ -82,26 +82,6 @@ bool sameTree(const FoundTree& found, const Tree& tree) {
   return root == tree.directoryTimes.end() || sameTimes(found.at(""), root->second);
 }
 
-// Each file has as many links as names, each directory one for itself, one for its name and one for
-// each directory in it.
-std::string judgeLinks(const FoundTree& found) {
-  std::map<uint64_t, uint64_t> links, directories;
-  for (const auto& [path, node] : found) {
-    ++links[node.ino.v];
-    if (path.empty() || node.node.kind != 'd') continue;
-    const size_t slash = path.rfind('/');
-    ++directories[found.at(slash == std::string::npos ? "" : path.substr(0, slash)).ino.v];
-  }
-  for (const auto& [path, node] : found) {
-    const uint64_t expected =
-        node.node.kind == 'd' ? 2 + directories[node.ino.v] : links[node.ino.v];
-    if (node.record.nlink != expected)
-      return "\"" + path + "\" has " + std::to_string(node.record.nlink) + " links, and " +
-             std::to_string(expected) + " lead to it";
-  }
-  return "";
-}
-
 std::string textOf(const std::map<std::string, std::string>& attributes) {
   std::string text;
   for (const auto& [name, value] : attributes)
@@ -191,6 +171,24 @@ Status walkTree(Filesystem& filesystem, FoundTree& found) {
   node.record = root.record;
   node.node.kind = 'd';
   return walkDirectory(filesystem, root.ino, "", found);
+}
+
+std::string judgeLinks(const FoundTree& found) {
+  std::map<uint64_t, uint64_t> links, directories;
+  for (const auto& [path, node] : found) {
+    ++links[node.ino.v];
+    if (path.empty() || node.node.kind != 'd') continue;
+    const size_t slash = path.rfind('/');
+    ++directories[found.at(slash == std::string::npos ? "" : path.substr(0, slash)).ino.v];
+  }
+  for (const auto& [path, node] : found) {
+    const uint64_t expected =
+        node.node.kind == 'd' ? 2 + directories[node.ino.v] : links[node.ino.v];
+    if (node.record.nlink != expected)
+      return "\"" + path + "\" has " + std::to_string(node.record.nlink) + " links, and " +
+             std::to_string(expected) + " lead to it";
+  }
+  return "";
 }
 
 struct CrashModel::Judged {
@@ -318,6 +316,7 @@ std::string CrashModel::judgeTimes(const Judged& judged) const {
 
 std::string CrashModel::judgeFiles(Filesystem& filesystem, const FoundTree& found, const Tree& tree,
                                    uint64_t point, Verdict& verdict) const {
+  Files files;
   for (const auto& [path, node] : tree.nodes) {
     if (node.kind != 'f') continue;
     const auto file = files_.find(node.id);
@@ -332,8 +331,9 @@ std::string CrashModel::judgeFiles(Filesystem& filesystem, const FoundTree& foun
     if (!placed.isOk()) return path + ": extents: " + placed.message();
     if (std::string wrong = judgeSectors(judged); !wrong.empty()) return wrong;
     if (std::string wrong = judgeTimes(judged); !wrong.empty()) return wrong;
+    files[path] = std::move(judged.bytes);
   }
-  return "";
+  return judgePromise(files, point);
 }
 
 CrashModel::Verdict CrashModel::judge(Filesystem& filesystem, uint64_t point) const {

@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -62,6 +63,9 @@ struct FoundNode {
 };
 using FoundTree = std::map<std::string, FoundNode>;  // by path; the root is ""
 Status walkTree(Filesystem& filesystem, FoundTree& found);
+// Each file has as many links as names, each directory one for itself, one for its name and one for
+// each directory in it. Empty, or what is wrong.
+std::string judgeLinks(const FoundTree& found);
 
 class CrashModel {
  public:
@@ -86,6 +90,15 @@ class CrashModel {
   // fsync of one file or directory, or sync of everything, answered success. `dataOnly`: it obliges
   // no times.
   void synced(std::optional<uint64_t> id, bool dataOnly, Span span);
+
+  // What a program makes of the bytes of all files, by path, after a crash at `point`: empty, or
+  // which promise of its own was broken.
+  using Files = std::map<std::string, std::string>;
+  using Promise = std::function<std::string(const Files& files, uint64_t point)>;
+  void promises(Promise promise) { promise_ = std::move(promise); }
+  std::string judgePromise(const Files& files, uint64_t point) const {
+    return promise_ ? promise_(files, point) : "";
+  }
 
   struct Verdict {
     std::string wrong;     // empty, or what
@@ -146,6 +159,7 @@ class CrashModel {
   std::vector<Snapshot> snapshots_;
   std::map<uint64_t, File> files_;
   std::vector<Sync> syncs_;
+  Promise promise_;
 };
 
 }  // namespace ourfs::crash

@@ -5,6 +5,7 @@
 
 #include "common/sync_point.h"
 #include "crash/crash_explorer.h"
+#include "crash/crash_program.h"
 #include "mutant.h"
 #include "random_seed.h"
 #include "rounds.h"
@@ -51,6 +52,33 @@ INSTANTIATE_TEST_SUITE_P(
         if (!isalnum(c)) c = '_';
       return name;
     });
+
+// A program that leaves out an fsync breaks its promise in some state, on a filesystem that keeps
+// its own: the promise is really judged.
+class CrashProgramMutantTest : public testing::TestWithParam<std::pair<const char*, const char*>> {
+};
+
+TEST_P(CrashProgramMutantTest, IsCaught) {
+  if (test::sanitized()) GTEST_SKIP() << "mutants are judged in the plain build";
+  const auto& [name, broken] = GetParam();
+  ScopedMutant mutant(name);
+  ExplorerOptions options;
+  options.seed = test::randomSeed(name);
+  options.workloads = 80;
+  options.statesPerWorkload = 40;
+  const ExplorerResult result = explorePrograms(options);
+  ASSERT_GT(result.violations, 0u) << "in " << result.states << " states";
+  EXPECT_NE(result.first.find(broken), std::string::npos) << result.first;
+  test::reportCaught(name, result.states, result.first.substr(0, result.first.find('\n')));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Programs, CrashProgramMutantTest,
+    testing::Values(std::pair("program.unsynced_journal", "the database is none of those"),
+                    std::pair("program.unsynced_wal", "the database is none of those"),
+                    std::pair("program.unsynced_object", "is not whole"),
+                    std::pair("program.unsynced_copy", "none of its versions")),
+    [](const auto& param) { return std::string(param.param.first).substr(sizeof "program"); });
 
 }  // namespace
 }  // namespace ourfs::crash

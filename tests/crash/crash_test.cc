@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "crash/crash_explorer.h"
+#include "crash/crash_program.h"
 #include "crash/crash_sequence.h"
 #include "random_seed.h"
 #include "rounds.h"
@@ -43,7 +44,7 @@ std::vector<Sequence> sequencesOf(uint64_t seed) {
 
 // So many states that differ in what was recovered, in every phase, and none that breaks a promise.
 // Random workloads go on until there are enough.
-TEST(CrashTest, EveryStateOfSequencesAndRandomWorkloadsKeepsThePromises) {
+TEST(CrashTest, EveryStateOfSequencesProgramsAndRandomWorkloadsKeepsThePromises) {
   constexpr int kRound = 16;
   const bool small = test::sanitized(), full = test::fullRun();
   const bool one = std::getenv("OURFS_CRASH") != nullptr;
@@ -55,6 +56,12 @@ TEST(CrashTest, EveryStateOfSequencesAndRandomWorkloadsKeepsThePromises) {
   ExplorerResult total = exploreSequences(options, sequences);
   report("sequences", options.seed, total);
   std::printf("  %zu sequences of %zu operations\n", sequences.size(), operationCount());
+
+  options.workloads = small ? 4 : full ? 400 : 16;
+  options.statesPerWorkload = small ? 3 : 60;
+  const ExplorerResult programs = explorePrograms(options);
+  report("programs", options.seed, programs);
+  total.add(programs);
 
   options.workloads = small ? 2 : kRound;
   options.statesPerWorkload = small ? 20 : 150;
