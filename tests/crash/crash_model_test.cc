@@ -26,6 +26,27 @@ Status changeByte(Filesystem& filesystem, InodeNo a, InodeNo) {
   return Status::ok();
 }
 
+Status changeSector(Filesystem& filesystem, InodeNo a, std::span<const std::byte> bytes) {
+  TRY_ASSIGN(OpenFilePtr file, filesystem.open(a, O_RDWR));
+  TRY(filesystem.write(*file, FileOffset(kSector), bytes, {}).status());
+  filesystem.release(std::move(file));
+  return Status::ok();
+}
+
+Status showPoison(Filesystem& filesystem, InodeNo a, InodeNo) {
+  const std::vector<std::byte> poison(kSector, kPoison);
+  return changeSector(filesystem, a, poison);
+}
+
+Status showAnotherFile(Filesystem& filesystem, InodeNo a, InodeNo dir) {
+  TRY_ASSIGN(const Attributes b, filesystem.lookup(dir, "b"));
+  TRY_ASSIGN(OpenFilePtr file, filesystem.open(b.ino, O_RDONLY));
+  std::vector<std::byte> bytes(kSector);
+  TRY(filesystem.read(*file, FileOffset(kSector), bytes).status());
+  filesystem.release(std::move(file));
+  return changeSector(filesystem, a, bytes);
+}
+
 Status changeAttributes(Filesystem& filesystem, InodeNo ino, const AttributeChange& change) {
   return filesystem.setattr({}, ino, change).status();
 }
@@ -33,6 +54,8 @@ Status changeAttributes(Filesystem& filesystem, InodeNo ino, const AttributeChan
 constexpr std::array kTamperings{
     Tampering{"Nothing", "", [](Filesystem&, InodeNo, InodeNo) { return Status::ok(); }},
     Tampering{"AByte", "is none of", changeByte},
+    Tampering{"ASectorOfFreeSpace", "sector 1 shows free space (poison)", showPoison},
+    Tampering{"ASectorOfAnotherFile", "sector 1 begins with", showAnotherFile},
     Tampering{"TheSize", "size 900, may be 5000 to 5000",
               [](Filesystem& fs, InodeNo a, InodeNo) {
                 AttributeChange change;
@@ -131,6 +154,31 @@ TEST(CrashModelTimeTest, WhatASyncCoveredHasToBeThere) {
         return Status::ok();
       });
   EXPECT_TRUE(history.status.isOk()) << history.status.message();
+}
+
+FoundNode nodeOf(char kind, uint64_t ino, uint32_t links) {
+  FoundNode node;
+  node.node.kind = kind;
+  node.ino = InodeNo(ino);
+  node.record.nlink = links;
+  return node;
+}
+
+TEST(CrashModelLinksTest, LinkCountsAreThoseOfTheNames) {
+  const FoundTree right{{"", nodeOf('d', 1, 3)},
+                        {"d", nodeOf('d', 2, 2)},
+                        {"d/a", nodeOf('f', 3, 2)},
+                        {"e", nodeOf('f', 3, 2)},
+                        {"l", nodeOf('l', 4, 1)}};
+  EXPECT_EQ("", judgeLinks(right));
+  for (const char* path : {"", "d", "d/a", "e", "l"}) {
+    for (const int by : {-1, 1}) {
+      FoundTree wrong = right;
+      wrong.at(path).record.nlink += static_cast<uint32_t>(by);
+      EXPECT_NE(judgeLinks(wrong).find(std::string("\"") + path + "\" has "), std::string::npos)
+          << path << ": " << judgeLinks(wrong);
+    }
+  }
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "crash/crash_trial.h"
 
 #include "crash/crash_history.h"
-#include "fs/check.h"
 
 namespace ourfs::crash {
 
@@ -23,21 +22,6 @@ Looked lookAt(MemoryDevice& image, const char* when) {
   return {"", std::move(*checked)};
 }
 
-// What statfs tells right after a mount is what fsck has counted, but for the unlinked files that
-// the mount has freed meanwhile.
-std::string compareSpace(const StatfsReply& reply, const CheckReport& report) {
-  const uint64_t inodes = reply.files - reply.filesFree;
-  if (inodes != report.inodes - report.orphans)
-    return "statfs counts " + std::to_string(inodes) + " inodes, fsck " +
-           std::to_string(report.inodes) + " with " + std::to_string(report.orphans) + " orphans";
-  const bool fits =
-      report.orphans == 0 ? reply.free == report.freeBlocks.v : reply.free >= report.freeBlocks.v;
-  if (fits) return "";
-  return "statfs counts " + std::to_string(reply.free) + " free blocks, fsck " +
-         std::to_string(report.freeBlocks.v) + " with " + std::to_string(report.orphans) +
-         " orphans";
-}
-
 uint64_t orphansOf(Volume& volume) {
   uint64_t orphans = 0;
   (void)volume.index().scan("O", prefixEnd("O"), [&](auto, auto) { return ++orphans != 0; });
@@ -53,6 +37,21 @@ StatfsReply statfsWithoutOrphans(Filesystem& filesystem) {
   return reply;
 }
 
+}  // namespace
+
+std::string compareSpace(const StatfsReply& reply, const CheckReport& report) {
+  const uint64_t inodes = reply.files - reply.filesFree;
+  if (inodes != report.inodes - report.orphans)
+    return "statfs counts " + std::to_string(inodes) + " inodes, fsck " +
+           std::to_string(report.inodes) + " with " + std::to_string(report.orphans) + " orphans";
+  const bool fits =
+      report.orphans == 0 ? reply.free == report.freeBlocks.v : reply.free >= report.freeBlocks.v;
+  if (fits) return "";
+  return "statfs counts " + std::to_string(reply.free) + " free blocks, fsck " +
+         std::to_string(report.freeBlocks.v) + " with " + std::to_string(report.orphans) +
+         " orphans";
+}
+
 CrashModel::Verdict judgeMounted(Filesystem& filesystem, const CheckReport& report,
                                  const CrashModel& model, uint64_t point) {
   const StatfsReply reply = statfsWithoutOrphans(filesystem);
@@ -61,8 +60,6 @@ CrashModel::Verdict judgeMounted(Filesystem& filesystem, const CheckReport& repo
   if (verdict.wrong.empty()) verdict.wrong = compareSpace(reply, report);
   return verdict;
 }
-
-}  // namespace
 
 CrashModel::Verdict judgeImage(MemoryDevice& image, const ExplorerOptions& options,
                                const CrashModel& model, uint64_t point, bool unmount) {
