@@ -53,8 +53,8 @@ Status prepareSequence(CrashActor& actor, const std::string& dir);
 Status runSequence(CrashActor& actor, const std::string& dir, const Sequence& sequence);
 
 // Explores them, in batches, in an order of their own that depends on nothing but their number;
-// options.statesPerWorkload is for each sequence (and the seed counts
-// for the choice of states only).
+// options.statesPerWorkload is for each sequence, and the seed counts for the choice of states
+// only.
 ExplorerResult exploreSequences(const ExplorerOptions& options, std::vector<Sequence> sequences);
 
 }  // namespace ourfs::crash
