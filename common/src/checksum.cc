@@ -69,6 +69,10 @@ uint32_t crc32c(std::span<const std::byte> bytes, uint32_t seed) {
   return ~crc32cByTable(bytes, ~seed);
 }
 
+uint32_t crc32cSeed(std::span<const std::byte> bytes, uint32_t crc) {
+  return ~crc32cBackByTable(bytes, ~crc);
+}
+
 uint64_t sipHash(std::span<const std::byte> bytes, const SipKey& key) {
   SipState s{key.k0 ^ 0x736f6d6570736575, key.k1 ^ 0x646f72616e646f6d, key.k0 ^ 0x6c7967656e657261,
              key.k1 ^ 0x7465646279746573};

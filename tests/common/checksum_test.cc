@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../../common/src/crc32c_table.h"
+#include "../random_seed.h"
 #include "common/codec.h"
 
 namespace ourfs {
@@ -44,6 +45,18 @@ TEST(ChecksumTest, TheTableAgreesWithTheInstructionAtEveryLengthAndStart) {
       EXPECT_EQ(crc32c(part), ~crc32cByTable(part, ~0u)) << from << "+" << size;
     }
   }
+}
+
+TEST(ChecksumTest, TheSeedIsFoundFromTheChecksum) {
+  std::mt19937_64 random(test::randomSeed("checksum seeds"));
+  for (size_t size = 0; size < 300; ++size) {
+    std::vector<std::byte> bytes(size);
+    for (std::byte& b : bytes) b = static_cast<std::byte>(random());
+    const auto seed = static_cast<uint32_t>(random());
+    EXPECT_EQ(crc32cSeed(bytes, crc32c(bytes, seed)), seed) << size;
+    EXPECT_EQ(crc32c(bytes, crc32cSeed(bytes, seed)), seed) << size;
+  }
+  EXPECT_EQ(crc32cSeed(asBytes("123456789"), 0xE3069283u), 0u);
 }
 
 // Key 00..0f, message 00, 01, ..: vectors_sip64 of the authors' reference implementation.

@@ -14,6 +14,8 @@ namespace ourfs {
 // The checksum of `bytes`, continued from `seed`, the checksum of what came before (0 at the
 // start): crc32c(ab) == crc32c(b, crc32c(a)).
 uint32_t crc32c(std::span<const std::byte> bytes, uint32_t seed = 0);
+// Backwards: the one seed for which crc32c(bytes, seed) == crc. Slow: byte by byte.
+uint32_t crc32cSeed(std::span<const std::byte> bytes, uint32_t crc);
 
 // SipHash-2-4 with a 128-bit key: the hash of directory entry names. Keyed, so that nobody can
 // choose names that collide. Reference: Aumasson and Bernstein, 2012.
