@@ -46,6 +46,9 @@ class FileTable {
   static Result<std::unique_ptr<FileTable>> loadForSalvage(BlockDevice& device,
                                                            const IndexGeometry& geometry,
                                                            const Note& note);
+  // Read-only, of what was found without it; its id is any that has this seed.
+  static std::unique_ptr<FileTable> ofFound(BlockDevice& device, const IndexGeometry& geometry,
+                                            uint32_t seed, TableState state);
   // Block size and volume size as an intact snapshot in one of the two slots has them.
   static Result<IndexGeometry> findGeometry(BlockDevice& device, const IndexGeometry& guess);
 

@@ -155,6 +155,12 @@ Result<std::unique_ptr<FileTable>> FileTable::loadForSalvage(BlockDevice& device
   return table;
 }
 
+std::unique_ptr<FileTable> FileTable::ofFound(BlockDevice& device, const IndexGeometry& geometry,
+                                              uint32_t seed, TableState state) {
+  const uint64_t id = tableIdOf(seed);
+  return std::unique_ptr<FileTable>(new FileTable(device, geometry, id, std::move(state), true));
+}
+
 Result<IndexGeometry> FileTable::findGeometry(BlockDevice& device, const IndexGeometry& guess) {
   TRY(checkTableGeometry(device, guess));
   for (const unsigned number : {0u, 1u}) {

@@ -86,6 +86,14 @@ Result<size_t> FileReader::read(uint64_t offset, size_t n, char* into) const {
   return copied;
 }
 
+Result<std::string> FileReader::readExactly(uint64_t offset, uint64_t length) const {
+  if (offset > size_ || length > size_ - offset)
+    return Status::corrupt("index: a file is too short");
+  std::string bytes(length, '\0');
+  TRY(read(offset, length, bytes.data()));
+  return bytes;
+}
+
 Status FileReader::verify(const std::function<void(uint64_t)>& read) const {
   constexpr uint64_t kAtOnce = 256;
   const uint64_t units = file_.units(context_.unitSize());

@@ -41,6 +41,8 @@ class FileReader {
   uint64_t size() const { return size_; }
   // Reads up to n bytes; fewer only at the end. EUCLEAN if a unit is not what was written.
   Result<size_t> read(uint64_t offset, size_t n, char* into) const;
+  // All of them, or EUCLEAN.
+  Result<std::string> readExactly(uint64_t offset, uint64_t length) const;
   // Every unit. `read` is told of the bytes of each piece that was read.
   Status verify(const std::function<void(uint64_t)>& read) const;
 

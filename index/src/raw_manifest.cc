@@ -34,7 +34,7 @@ Status badManifest(const char* what) { return Status::corrupt(std::string("MANIF
 
 class EditReader {
  public:
-  EditReader(std::string_view edit, std::set<uint64_t>& tables) : d_(edit), tables_(tables) {}
+  EditReader(std::string_view edit, ManifestTables& tables) : d_(edit), tables_(tables) {}
 
   Status run() {
     while (!d_.atEnd()) {
@@ -60,7 +60,6 @@ class EditReader {
         text();
         return Status::ok();
       case kLogNumber:
-      case kNextFileNumber:
       case kLastSequence:
       case kPrevLogNumber:
       case kMinLogNumberToKeep:
@@ -69,13 +68,16 @@ class EditReader {
       case kInAtomicGroup:
         (void)number();
         return Status::ok();
+      case kNextFileNumber:
+        tables_.nextNumber = number();
+        return Status::ok();
       case kCompactCursor:
         (void)number();
         text();
         return Status::ok();
       case kDeletedFile:
         (void)number();
-        tables_.erase(number());
+        tables_.inUse.erase(number());
         return Status::ok();
       case kNewFile4:
         return newFile();
@@ -95,19 +97,19 @@ class EditReader {
     (void)number();
     (void)number();
     while (good_ && d_.ok() && number() != kEndOfFields) text();
-    tables_.insert(table);
+    tables_.inUse.insert(table);
     return Status::ok();
   }
 
   Decoder d_;
   bool good_ = true;
-  std::set<uint64_t>& tables_;
+  ManifestTables& tables_;
 };
 
 }  // namespace
 
-Result<std::set<uint64_t>> tablesOfManifest(std::string_view manifest) {
-  std::set<uint64_t> tables;
+Result<ManifestTables> tablesOfManifest(std::string_view manifest) {
+  ManifestTables tables;
   std::string record;
   bool begun = false;
   for (size_t at = 0; at < manifest.size();) {

@@ -27,10 +27,11 @@ bool getBlockHandle(Decoder& d, BlockHandle* handle) {
   return getVarint(d, &handle->offset) && getVarint(d, &handle->size);
 }
 
-// What the properties of a table say of its index.
+// What the properties of a table say of its index, and its number.
 struct RawIndexForm {
   bool twoLevels = false;
   bool deltas = true;  // values have no length, and may be differences
+  std::optional<uint64_t> number;
 };
 
 // The entries of a block, whose restart points are left out.
@@ -111,28 +112,39 @@ class RawTableReader {
       : size_(size), read_(read), callbacks_(callbacks) {}
 
   Status run(bool partitioned) {
-    if (size_ < kTableFooter) return badBlock("no footer");
-    TRY_ASSIGN(const std::string footer, read_(size_ - kTableFooter, kTableFooter));
-    if (Decoder(std::string_view(footer).substr(kTableFooter - sizeof(uint64_t))).u64() !=
-        kTableMagic)
-      return badBlock("no footer");
-    Decoder d(std::string_view(footer).substr(1));
-    BlockHandle meta, index;
-    if (!getBlockHandle(d, &meta) || !getBlockHandle(d, &index)) return badBlock("no footer");
+    TRY(readFooter());
     RawIndexForm form, told;
     form.twoLevels = partitioned;
-    if (const Status known = readProperties(meta, told); known)
+    if (const Status known = readProperties(told); known)
       form = told;
     else
       callbacks_.damaged(known);
-    TRY_ASSIGN(const std::string block, blockAt(index));
+    TRY_ASSIGN(const std::string block, blockAt(index_));
     return forEachHandle(block, form, [&](const BlockHandle& handle) {
       const Status done = form.twoLevels ? readPartition(handle, form) : readData(handle);
       if (!done) callbacks_.damaged(done);
     });
   }
 
+  Result<std::optional<uint64_t>> number() {
+    TRY(readFooter());
+    RawIndexForm form;
+    const Status known = readProperties(form);
+    return known ? form.number : std::nullopt;
+  }
+
  private:
+  Status readFooter() {
+    if (size_ < kTableFooter) return badBlock("no footer");
+    TRY_ASSIGN(const std::string footer, read_(size_ - kTableFooter, kTableFooter));
+    if (Decoder(std::string_view(footer).substr(kTableFooter - sizeof(uint64_t))).u64() !=
+        kTableMagic)
+      return badBlock("no footer");
+    Decoder d(std::string_view(footer).substr(1));
+    if (!getBlockHandle(d, &meta_) || !getBlockHandle(d, &index_)) return badBlock("no footer");
+    return Status::ok();
+  }
+
   Result<std::string> blockAt(const BlockHandle& handle) {
     if (handle.size > kLargestBlock || handle.offset > size_ ||
         size_ - handle.offset < kBlockTrailer ||
@@ -149,8 +161,8 @@ class RawTableReader {
     return lz4Decode(d.bytes(d.remaining()), size);
   }
 
-  Status readProperties(const BlockHandle& meta, RawIndexForm& form) {
-    TRY_ASSIGN(const std::string directory, blockAt(meta));
+  Status readProperties(RawIndexForm& form) {
+    TRY_ASSIGN(const std::string directory, blockAt(meta_));
     std::optional<BlockHandle> place;
     TRY(forEachEntry(directory, [&](std::string_view name, std::string_view value) {
       Decoder d(value);
@@ -168,6 +180,8 @@ class RawTableReader {
         form.twoLevels = d.u32() == kTwoLevels;
       else if (name == "rocksdb.index.value.is.delta.encoded")
         form.deltas = getVarint(d, &number) && number != 0;
+      else if (name == "rocksdb.original.file.number" && getVarint(d, &number))
+        form.number = number;
       return Status::ok();
     });
   }
@@ -200,6 +214,7 @@ class RawTableReader {
   const uint64_t size_;
   const ReadBytes& read_;
   const RawTableCallbacks& callbacks_;
+  BlockHandle meta_, index_;  // readFooter() sets them
 };
 
 }  // namespace
@@ -207,6 +222,11 @@ class RawTableReader {
 Status readRawTable(uint64_t size, bool partitioned, const ReadBytes& read,
                     const RawTableCallbacks& callbacks) {
   return RawTableReader(size, read, callbacks).run(partitioned);
+}
+
+Result<std::optional<uint64_t>> numberOfRawTable(uint64_t size, const ReadBytes& read) {
+  const RawTableCallbacks nobody;
+  return RawTableReader(size, read, nobody).number();
 }
 
 Result<std::string> lz4Decode(std::string_view in, size_t size) {

@@ -35,8 +35,15 @@ struct RawTableCallbacks {
 Status readRawTable(uint64_t size, bool partitioned, const ReadBytes& read,
                     const RawTableCallbacks& callbacks);
 
-// The numbers of the tables that a MANIFEST leaves in use.
-Result<std::set<uint64_t>> tablesOfManifest(std::string_view manifest);
+// The number of the table that these are the bytes of; none if only its footer can be read. EUCLEAN
+// if that is not there.
+Result<std::optional<uint64_t>> numberOfRawTable(uint64_t size, const ReadBytes& read);
+
+struct ManifestTables {
+  std::set<uint64_t> inUse;  // numbers of tables
+  uint64_t nextNumber = 0;   // files that it cannot know of have this one or a higher one
+};
+Result<ManifestTables> tablesOfManifest(std::string_view manifest);
 
 // EUCLEAN unless `in` is one LZ4 block of exactly `size` bytes.
 Result<std::string> lz4Decode(std::string_view in, size_t size);

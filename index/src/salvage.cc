@@ -6,8 +6,10 @@
 
 #include "common/checksum.h"
 #include "common/codec.h"
+#include "common/sync_point.h"
 #include "file_table.h"
 #include "index_file.h"
+#include "lost_table.h"
 #include "position.h"
 #include "raw_table.h"
 
@@ -17,21 +19,38 @@ namespace {
 
 constexpr size_t kArenaPiece = 1u << 20;
 
-// "000123.sst" is table 123.
+// "000123.sst" is table 123. No table of RocksDB is number 0: "0-7.sst" has lost its number.
 std::optional<uint64_t> tableNumber(std::string_view name) {
   if (!name.ends_with(".sst")) return {};
   name.remove_suffix(4);
   uint64_t number = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (error != std::errc() || end != name.data() + name.size()) return {};
-  return number;
+  if (error != std::errc()) return {};
+  const bool whole = end == name.data() + name.size();
+  return whole || (number == 0 && *end == '-') ? std::optional(number) : std::nullopt;
 }
 
-Result<std::string> readExactly(const FileReader& file, uint64_t offset, uint64_t length) {
-  std::string bytes(length, '\0');
-  TRY_ASSIGN(const size_t got, file.read(offset, length, bytes.data()));
-  if (got != length) return Status::corrupt("index: a file is too short");
-  return bytes;
+struct NumberedFile {
+  uint64_t number;
+  TableFile file;
+};
+
+// A file table, as it was or found again.
+struct SalvagedTable {
+  std::unique_ptr<FileTable> table;
+  IndexGeometry geometry;             // the table's
+  std::optional<DeviceOffset> start;  // found again: of the first unit
+};
+
+Result<SalvagedTable> tableOf(
+    BlockDevice& device, const IndexGeometry& geometry, const IndexSalvage::Note& missing,
+    const std::function<void(ByteCount done, ByteCount total)>& progress) {
+  auto known = FileTable::loadForSalvage(device, geometry, missing);
+  if (known) return SalvagedTable{std::move(*known), geometry, {}};
+  auto found = findLostTable(device, geometry, missing, progress);
+  if (!found) return found.status().withContext("the index file table is lost");
+  missing("the file table is lost: its files were found on the device by their marks");
+  return SalvagedTable{std::move(found->table), found->geometry, found->start};
 }
 
 // The files of one file table.
@@ -41,11 +60,19 @@ class SalvagedFiles {
                 ChunkPool& pool)
       : context_{device, geometry, table, pool, {}, {}}, files_(table.files()) {}
 
-  const std::vector<TableFile>& all() const { return files_; }
+  std::vector<NumberedFile> tables() const {  // in order
+    std::vector<NumberedFile> tables;
+    for (const TableFile& file : files_) {
+      const auto number = tableNumber(file.name);
+      if (number && !file.isInline) tables.push_back({*number, file});
+    }
+    std::ranges::sort(tables, {}, &NumberedFile::number);
+    return tables;
+  }
   FileReader reader(const TableFile& file) { return FileReader(context_, file); }
 
   // The tables that were in use, by the MANIFEST that CURRENT names.
-  Result<std::set<uint64_t>> inUse() {
+  Result<ManifestTables> inUse() {
     const TableFile* current = find("CURRENT");
     if (current == nullptr || !current->isInline) return Status::corrupt("CURRENT is missing");
     const std::string name = current->bytes.substr(0, current->bytes.find('\n'));
@@ -53,7 +80,7 @@ class SalvagedFiles {
     if (manifest == nullptr || manifest->isInline || !name.starts_with("MANIFEST-"))
       return Status::corrupt("the MANIFEST is missing");
     const FileReader file = reader(*manifest);
-    TRY_ASSIGN(const std::string bytes, readExactly(file, 0, file.size()));
+    TRY_ASSIGN(const std::string bytes, file.readExactly(0, file.size()));
     return tablesOfManifest(bytes);
   }
 
@@ -65,6 +92,36 @@ class SalvagedFiles {
 
   FileContext context_;
   const std::vector<TableFile> files_;
+};
+
+// Which tables count, by the MANIFEST if there is one.
+class TableChoice {
+ public:
+  TableChoice(const std::vector<NumberedFile>& tables, Result<ManifestTables> manifest,
+              bool mayBeOld)
+      : all_(!manifest) {
+    if (all_) return;
+    named_ = manifest->inUse;
+    missing_ = named_;
+    for (const NumberedFile& table : tables) missing_.erase(table.number);
+    // What came after an older MANIFEST is in newer tables.
+    if (mayBeOld && !mutantEnabled("salvage.manifest_is_last")) newer_ = manifest->nextNumber;
+    anyNewer_ = !tables.empty() && tables.back().number >= newer_;
+  }
+  bool counts(uint64_t number) const {
+    if (number == 0) return all_ || !missing_.empty();  // it may be one of these
+    return all_ || number >= newer_ || named_.contains(number);
+  }
+  bool anyNewer() const { return anyNewer_; }
+  const std::set<uint64_t>& missing() const { return missing_; }
+  // No table counts that was not in use.
+  bool exact() const { return !all_ && !anyNewer_ && missing_.empty(); }
+
+ private:
+  const bool all_;
+  bool anyNewer_ = false;
+  uint64_t newer_ = UINT64_MAX;
+  std::set<uint64_t> named_, missing_;
 };
 
 }  // namespace
@@ -81,37 +138,54 @@ Result<std::unique_ptr<IndexSalvage>> IndexSalvage::read(
     keys->complete_ = false;
     note("index: " + what);
   };
-  TRY_ASSIGN(const auto table, FileTable::loadForSalvage(device, geometry, missing));
+  TRY_ASSIGN(const SalvagedTable source, tableOf(device, geometry, missing, progress));
   TRY_ASSIGN(const auto pool, ChunkPool::build({}, {}));
-  keys->owned_ = table->pool();
-  SalvagedFiles files(device, geometry, *table, *pool);
-  auto inUse = files.inUse();
-  if (!inUse) missing(inUse.status().message() + ": what had been removed last may be back");
+  keys->foundAt_ = source.start;
+  if (!source.start) keys->owned_ = source.table->pool();
+  SalvagedFiles files(device, source.geometry, *source.table, *pool);
+  const auto inUse = files.inUse();
+  const std::vector<NumberedFile> tables = files.tables();
+  const TableChoice choice(tables, inUse, source.start.has_value());
+  const std::string before =
+      ": what had been removed last may be back, and what was changed last as it was before";
+  if (!inUse) missing(inUse.status().message() + before);
+  if (choice.anyNewer()) missing("there are tables that no MANIFEST names" + before);
 
   constexpr uint64_t kPartitionedFrom = 4 * MiB;  // as tuning.cc has it
   const bool partitioned = geometry.writeBuffer().v >= kPartitionedFrom;
   uint64_t done = 0, total = 0;
-  for (const TableFile& file : files.all()) total += file.size();
-  for (const TableFile& file : files.all()) {
+  for (const NumberedFile& table : tables) total += table.file.size();
+  for (const auto& [number, file] : tables) {
     done += file.size();
-    const auto number = tableNumber(file.name);
-    if (!number || file.isInline || (inUse && inUse->erase(*number) == 0)) continue;
+    if (!choice.counts(number)) continue;
     const FileReader reader = files.reader(file);
     const ReadBytes readBytes = [&](uint64_t offset, uint64_t length) {
-      return readExactly(reader, offset, length);
+      return reader.readExactly(offset, length);
     };
-    const auto lost = [&](const Status& why) { missing(file.name + ": " + why.message()); };
+    const auto lost = [&, &name = file.name](const Status& why) {
+      missing(name + ": " + why.message());
+    };
+    if (!choice.exact()) keys->rankNextTable();
     const Status read = readRawTable(
         reader.size(), partitioned, readBytes,
         {[&](const RawEntry& e) { keys->add(e.key, e.value, e.sequence, e.isPut); }, lost});
     if (!read) lost(read.withContext("all of it is lost"));
     progress(ByteCount(done), ByteCount(total));
   }
-  if (inUse) {
-    for (uint64_t number : *inUse) missing("table " + std::to_string(number) + " is missing");
-  }
+  for (uint64_t number : choice.missing())
+    missing("table " + std::to_string(number) + " is missing");
   keys->settle();
   return keys;
+}
+
+// A compaction into the last level writes 0 for the sequence numbers: of tables that are all in
+// use, nothing is older. It is not so for the tables from which it was made.
+void IndexSalvage::rankNextTable() {
+  if (mutantEnabled("salvage.zeros_are_oldest")) return;
+  const uint64_t highest = nextSequence_ == 0 ? 0 : nextSequence_ - 1;
+  constexpr uint64_t kMostRanks = 127;
+  const uint64_t rank = highest << 8 == (zeroOrder_ & ~uint64_t{255}) ? (zeroOrder_ & 255) >> 1 : 0;
+  zeroOrder_ = highest << 8 | std::min(rank + 1, kMostRanks) << 1;
 }
 
 void IndexSalvage::add(std::string_view key, std::string_view value, uint64_t sequence,
@@ -124,8 +198,9 @@ void IndexSalvage::add(std::string_view key, std::string_view value, uint64_t se
   }
   std::memcpy(arenaNext_, key.data(), key.size());
   if (!value.empty()) std::memcpy(arenaNext_ + key.size(), value.data(), value.size());
+  const uint64_t order = sequence == 0 ? zeroOrder_ : sequence << 8;
   entries_.push_back({arenaNext_, static_cast<uint32_t>(key.size()),
-                      static_cast<uint32_t>(value.size()), sequence * 2 + (isPut ? 1 : 0)});
+                      static_cast<uint32_t>(value.size()), order | (isPut ? 1 : 0)});
   arenaNext_ += size;
   arenaLeft_ -= size;
   nextSequence_ = std::max(nextSequence_, sequence + 1);

@@ -1,5 +1,7 @@
 #include "unit.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "common/checksum.h"
@@ -18,6 +20,27 @@ uint32_t crcOf(std::span<const std::byte> unit, uint32_t seed) {
 
 uint32_t seedOf(uint64_t tableId) {
   return crc32c(std::as_bytes(std::span<const uint64_t>(&tableId, 1)));
+}
+
+uint64_t tableIdOf(uint32_t seed) {
+  // What stands in the checksum of the lower half has to become what stands in front of four zeros.
+  const std::array<std::byte, 4> zeros{};
+  return uint64_t{crc32c(zeros) ^ crc32cSeed(zeros, seed)} << 32;
+}
+
+std::optional<UnitClaim> claimOf(std::span<const std::byte> unit) {
+  UnitHeader header;
+  std::memcpy(&header, unit.data(), sizeof header);
+  UnitClaim claim;
+  claim.fileId = uint64_t{header.fileHigh} << 32 | header.fileLow;
+  claim.number = header.number;
+  claim.length = header.length;
+  claim.crc = header.crc;
+  if (claim.fileId == 0 || claim.length == 0 || claim.length > unit.size() - kUnitHeader) return {};
+  const auto rest = unit.subspan(kUnitHeader + claim.length);
+  if (std::ranges::any_of(rest, [](std::byte b) { return b != std::byte{0}; })) return {};
+  claim.seed = crc32cSeed(unit.subspan(sizeof header.crc), header.crc);
+  return claim;
 }
 
 void sealUnit(std::span<std::byte> unit, uint64_t fileId, uint32_t number, uint64_t length,
