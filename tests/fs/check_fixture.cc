@@ -31,8 +31,12 @@ bool sameBytes(BlockDevice& a, BlockDevice& b) {
 
 void CheckTest::SetUp() {
   if (onlyThreadsCount()) GTEST_SKIP() << "one thread";
+  makeVolume(FormatOptions());
+}
+
+void CheckTest::makeVolume(const FormatOptions& options) {
   device_ = MemoryDevice::create(ByteCount(32 * MiB));
-  ASSERT_EQ(formatVolume(*device_, FormatOptions()).message(), Status().message());
+  ASSERT_EQ(formatVolume(*device_, options).message(), Status().message());
   mount();
   makeSample();
   unmount();

@@ -15,6 +15,8 @@ class CheckTest : public FilesystemTest {
 
   void SetUp() override;
   void TearDown() override;
+  // A new one with the sample on it; SetUp() makes one with mkfs's defaults.
+  void makeVolume(const FormatOptions& options);
 
   // ---- damage: keys are put and erased behind the filesystem's back ----
   // The volume is left as after an unmount, with a free-space snapshot that is right.

@@ -92,6 +92,18 @@ class SalvageFilesTest : public DamagedDeviceTest {
         changeTable([&](FileTable& table) { return table.remove(file.id); });
     }
   }
+  void remake(uint32_t blockSize, ByteCount journalSize = ByteCount(0)) {
+    FormatOptions options;
+    options.blockSize = blockSize;
+    options.journalSize = journalSize;
+    makeVolume(options);
+    superblock_ = SuperblockStore(*device_).load().value();
+  }
+  void expectBlocksOf(uint32_t blockSize) {
+    EXPECT_THAT(told_, Contains(HasSubstr("the file table is lost")));
+    EXPECT_THAT(told_, Contains(HasSubstr("the volume has blocks of " + std::to_string(blockSize) +
+                                          " bytes")));
+  }
   // Changes that only the journal has.
   void leaveForReplay() {
     mount();
@@ -101,6 +113,12 @@ class SalvageFilesTest : public DamagedDeviceTest {
       EXPECT_TRUE(fs_->syncAll().isOk());
     }
     crash();
+  }
+  void expectReplayed() {
+    for (int i = 0; i < 20; ++i) {
+      const std::string name = "new" + std::to_string(i);
+      EXPECT_EQ(copyOf(name), name);
+    }
   }
   std::string lostName(const std::string& path) {
     return "lost+found/#" + std::to_string(ino_[path].v);
@@ -183,8 +201,63 @@ TEST_F(SalvageFilesTest, WithoutSuperblocksTheJournalIsReplayed) {
   overwrite(0, kSuperblockRegion);
   salvage();
   expectCopies();
-  for (int i = 0; i < 20; ++i)
-    EXPECT_EQ(copyOf("new" + std::to_string(i)), "new" + std::to_string(i));
+  expectReplayed();
+}
+
+// As after dd, or another mkfs: nothing is left in front of the files.
+TEST_F(SalvageFilesTest, AVolumeIsFoundWithoutItsHead) {
+  for (const uint32_t blockSize : {1024u, 2048u, 4096u, 16384u, 65536u}) {
+    SCOPED_TRACE(blockSize);
+    remake(blockSize);
+    overwrite(0, superblock_.dataStart.v);
+    salvage();
+    expectBlocksOf(blockSize);
+    EXPECT_EQ(told_.size(), 2u);
+    EXPECT_EQ(report_.directories, 3u);
+    EXPECT_EQ(report_.links, 1u);
+    expectCopies();
+  }
+}
+
+TEST_F(SalvageFilesTest, TheJournalBehindALostHeadIsReplayed) {
+  for (const uint32_t blockSize : {1024u, 4096u, 65536u}) {
+    for (const uint64_t journal : {uint64_t{0}, 3 * MiB}) {
+      SCOPED_TRACE(std::to_string(blockSize) + ", " + std::to_string(journal));
+      remake(blockSize, ByteCount(journal));
+      leaveForReplay();
+      overwrite(0, superblock_.journalStart.v);
+      salvage();
+      expectBlocksOf(blockSize);
+      expectCopies();
+      expectReplayed();
+    }
+  }
+}
+
+// All that the index holds is the root directory: what the blocks are, the journal tells.
+TEST_F(SalvageFilesTest, AVolumeThatWasMountedOnceIsFoundWithoutItsHead) {
+  device_ = MemoryDevice::create(ByteCount(32 * MiB));
+  FormatOptions options;
+  options.blockSize = 65536;
+  ASSERT_TRUE(formatVolume(*device_, options).isOk());
+  leaveForReplay();
+  overwrite(0, superblock_.journalStart.v);
+  salvage();
+  expectBlocksOf(65536);
+  expectReplayed();
+}
+
+TEST_F(SalvageFilesTest, WithoutTheFileTableItsFilesAreFound) {
+  for (const uint32_t blockSize : {1024u, 4096u, 65536u}) {
+    SCOPED_TRACE(blockSize);
+    remake(blockSize);
+    overwrite(superblock_.tableStart.v, 2 * superblock_.tableSlotSize.v);
+    EXPECT_EQ(Volume::open(*device_, {}).errnum(), EUCLEAN);
+    salvage();
+    EXPECT_THAT(told_, Contains(HasSubstr("the file table is lost")));
+    EXPECT_EQ(told_.size(), 1u);
+    expectCopies();
+  }
 }
 
 TEST_F(SalvageFilesTest, WhatIsNoVolumeIsToldSo) {

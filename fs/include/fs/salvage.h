@@ -3,15 +3,15 @@
 //
 // What stands where the structures are lost:
 //   - one superblock: the other one; both: the file table says the block size and the volume's
-//   size,
-//     and the rest follows as mkfs derives it;
-//   - a slot of the file table: the other one;
+//     size, and the rest follows as mkfs derives it;
+//   - a slot of the file table: the other one; both: a scan of the device for the index's files;
+//   - superblocks and file table: that scan; the keys tell the block size, and the device's size
+//     is the volume's;
 //   - tables and blocks of the index: what they held is missing, the rest is not (index/salvage.h);
 //   - the journal: it is replayed in memory as far as it goes;
 //   - names: what none leads to is found in lost+found, its inode number behind a #;
 //   - an inode's record: names make it a directory, extents a file; owner, permissions and times
-//   are
-//     lost;
+//     are lost;
 //   - a block of data that cannot be read: the copy has a hole there.
 //
 // Kept are owner, permissions, times, attributes, hard links and holes. Files that were unlinked

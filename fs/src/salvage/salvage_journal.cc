@@ -38,6 +38,7 @@ void SalvageSource::replayJournal() {
   else
     replayWithoutTail();
   keys_->settle();
+  if (guessBlockSize_) guessBlockSize();
 }
 
 void SalvageSource::replayFrom(const AppliedPosition& tail) {

@@ -25,46 +25,27 @@ std::optional<Superblock> slotAt(BlockDevice& device, uint64_t at) {
 Result<std::unique_ptr<SalvageSource>> SalvageSource::open(BlockDevice& device, const Note& note,
                                                            const Tell& tell) {
   std::unique_ptr<SalvageSource> source(new SalvageSource(device, note));
-  TRY(source->findSuperblock());
-  const IndexGeometry geometry = indexGeometry(source->superblock_);
-  TRY_ASSIGN(source->keys_, IndexSalvage::read(device, geometry, note, [&](auto done, auto total) {
-               tell(done.v, total.v);
-             }));
+  TRY(source->findSuperblock(tell));
+  if (!source->keys_) TRY(source->readKeys(note, tell));
   source->owned_ = source->keys_->ownedBlocks();
   std::ranges::sort(source->owned_, {}, [](const BlockRun& run) { return run.start.v; });
-  if (!source->guessed_ || source->owned_.empty()) return source;
-  // The pool begins where the data area does, right behind the journal.
-  Superblock& s = source->superblock_;
-  s.dataStart = DeviceOffset(source->owned_.front().start.v * s.blockSize);
-  if (s.dataStart.v > s.journalStart.v) s.journalSize = ByteCount(s.dataStart.v - s.journalStart.v);
+  if (source->guessed_) source->placeData();
   return source;
 }
 
-Status SalvageSource::findSuperblock() {
+Status SalvageSource::readKeys(const Note& note, const Tell& tell) {
+  TRY_ASSIGN(keys_, IndexSalvage::read(device_, indexGeometry(superblock_), note,
+                                       [&](auto done, auto total) { tell(done.v, total.v); }));
+  return Status::ok();
+}
+
+Status SalvageSource::findSuperblock(const Tell& tell) {
   const auto a = slotAt(device_, kSuperblockSlotA), b = slotAt(device_, kSuperblockSlotB);
-  if (!a && !b) return guessSuperblock();
+  if (!a && !b) return guessSuperblock(tell);
   superblock_ = a && (!b || a->sequence >= b->sequence) ? *a : *b;
   if (superblock_.volumeSize > device_.size())
     note_("the volume has " + std::to_string(superblock_.volumeSize.v) + " bytes, the device " +
           std::to_string(device_.size().v) + ": what lay behind it is lost");
-  return Status::ok();
-}
-
-Status SalvageSource::guessSuperblock() {
-  FormatOptions options;
-  const auto plan = [&](ByteCount size) {
-    return planVolume(size, device_.logicalSector(), device_.physicalSector(), options);
-  };
-  auto guess = plan(device_.size());
-  if (!guess) return Status::corrupt("both superblocks are lost, and " + guess.status().message());
-  const auto found = IndexSalvage::findGeometry(device_, indexGeometry(*guess));
-  if (!found) return Status::corrupt("both superblocks and the index file table are lost");
-  options.blockSize = found->blockSize;
-  TRY_ASSIGN(superblock_, plan(found->volumeSize));
-  superblock_.generation = UINT64_MAX;  // any record of the journal may count
-  superblock_.clean = true;
-  guessed_ = true;
-  note_("both superblocks are lost: the file table says how large volume and blocks are");
   return Status::ok();
 }
 

@@ -43,17 +43,22 @@ class SalvageSource {
 
  private:
   SalvageSource(BlockDevice& device, const Note& note) : device_(device), note_(note) {}
-  Status findSuperblock();
-  Status guessSuperblock();
+  Status findSuperblock(const Tell& tell);
+  Status guessSuperblock(const Tell& tell);
+  Status guessFromKeys(const Tell& tell);
+  void guessBlockSize();
+  Status readKeys(const Note& note, const Tell& tell);
+  void placeData();
   void replayFrom(const AppliedPosition& tail);
   void replayWithoutTail();
 
   BlockDevice& device_;
   const Note note_;
   Superblock superblock_;
-  bool guessed_ = false;  // the superblock is made of what the file table says
+  bool guessed_ = false;         // the superblock is made of what the file table says, or the keys
+  bool guessBlockSize_ = false;  // when the keys are complete
   std::unique_ptr<IndexSalvage> keys_;
-  std::vector<BlockRun> owned_;  // by the index, in order
+  std::vector<BlockRun> owned_;  // by the index, in order; none if the file table is lost
 };
 
 }  // namespace ourfs
