@@ -192,7 +192,7 @@ def fsck_shows_progress(scratch):
 
 @case()
 def salvage_copies_what_a_damaged_volume_holds(scratch):
-    """A real tree; then without superblocks, then without MANIFEST and CURRENT too."""
+    """A real tree; then without superblocks, and without its first MiB or without MANIFEST too."""
     volume = scratch.volume("128M")
     root = volume.mount()
     source = scratch.path / "source"
@@ -223,8 +223,18 @@ def salvage_copies_what_a_damaged_volume_holds(scratch):
     check("both superblocks are lost" in report["problems"][0], f"{report}")
     harness.same_tree(source, to)
 
-    # Every block of the MANIFEST: its units begin with a checksum, and name their file.
+    # The file table as well, and the first records of the journal, which has been applied.
     data = bytearray(volume.image.read_bytes())
+    with open(volume.image, "r+b") as image:
+        image.write(os.urandom(1 << 20))
+    to = scratch.path / "no-head"
+    report = json.loads(volume.fsck("--json", "--salvage", to, ok=(4,)).stdout)
+    check(report["problem_count"] == 2, f"{report}")
+    check("the file table is lost" in report["problems"][0] and "blocks of 4096 bytes" in report["problems"][1],
+          f"{report}")
+    harness.same_tree(source, to)
+
+    # With the file table, every block of the MANIFEST: its units begin with a checksum, and name their file.
     at = data.find(b"leveldb.BytewiseComparator")
     spoiled = 0
     while at >= 0:
