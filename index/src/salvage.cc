@@ -75,16 +75,25 @@ class SalvagedFiles {
   Result<ManifestTables> inUse() {
     const TableFile* current = find("CURRENT");
     if (current == nullptr || !current->isInline) return Status::corrupt("CURRENT is missing");
-    const std::string name = current->bytes.substr(0, current->bytes.find('\n'));
-    const TableFile* manifest = find(name);
-    if (manifest == nullptr || manifest->isInline || !name.starts_with("MANIFEST-"))
-      return Status::corrupt("the MANIFEST is missing");
-    const FileReader file = reader(*manifest);
-    TRY_ASSIGN(const std::string bytes, file.readExactly(0, file.size()));
-    return tablesOfManifest(bytes);
+    const TableFile* file = manifest();
+    if (file == nullptr) return Status::corrupt("the MANIFEST is missing");
+    const FileReader bytes = reader(*file);
+    TRY_ASSIGN(const std::string all, bytes.readExactly(0, bytes.size()));
+    return tablesOfManifest(all);
+  }
+  std::optional<uint64_t> manifestId() const {
+    const TableFile* file = manifest();
+    return file == nullptr ? std::nullopt : std::optional(file->id);
   }
 
  private:
+  const TableFile* manifest() const {
+    const TableFile* current = find("CURRENT");
+    if (current == nullptr || !current->isInline) return nullptr;
+    const std::string name = current->bytes.substr(0, current->bytes.find('\n'));
+    const TableFile* file = find(name);
+    return file != nullptr && !file->isInline && name.starts_with("MANIFEST-") ? file : nullptr;
+  }
   const TableFile* find(std::string_view name) const {
     const auto it = std::ranges::find(files_, name, &TableFile::name);
     return it == files_.end() ? nullptr : &*it;
@@ -97,30 +106,39 @@ class SalvagedFiles {
 // Which tables count, by the MANIFEST if there is one.
 class TableChoice {
  public:
+  // `found`: the number of the MANIFEST's file, if it may be an older one.
   TableChoice(const std::vector<NumberedFile>& tables, Result<ManifestTables> manifest,
-              bool mayBeOld)
+              std::optional<uint64_t> found)
       : all_(!manifest) {
     if (all_) return;
     named_ = manifest->inUse;
     missing_ = named_;
     for (const NumberedFile& table : tables) missing_.erase(table.number);
-    // What came after an older MANIFEST is in newer tables.
-    if (mayBeOld && !mutantEnabled("salvage.manifest_is_last")) newer_ = manifest->nextNumber;
-    anyNewer_ = !tables.empty() && tables.back().number >= newer_;
+    if (!found || mutantEnabled("salvage.manifest_is_last")) return;
+    newer_ = manifest->nextNumber;
+    newerFile_ = mutantEnabled("salvage.orphans_count") ? 0 : *found;
+    anyNewer_ =
+        std::ranges::any_of(tables, [&](const NumberedFile& table) { return isNewer(table); });
   }
-  bool counts(uint64_t number) const {
-    if (number == 0) return all_ || !missing_.empty();  // it may be one of these
-    return all_ || number >= newer_ || named_.contains(number);
+  bool counts(const NumberedFile& table) const {
+    if (table.number == 0) return all_ || !missing_.empty();  // it may be one of these
+    return all_ || named_.contains(table.number) || isNewer(table);
   }
   bool anyNewer() const { return anyNewer_; }
   const std::set<uint64_t>& missing() const { return missing_; }
-  // No table counts that was not in use.
-  bool exact() const { return !all_ && !anyNewer_ && missing_.empty(); }
+  // Tables count that were not in use.
+  bool loose() const { return all_ || anyNewer_; }
 
  private:
+  // What came after an older MANIFEST is in newer tables. A table that a crashed mount had not put
+  // into use has a number that is given again; its file is older than the next mount's MANIFEST.
+  bool isNewer(const NumberedFile& table) const {
+    return table.number >= newer_ && table.file.id > newerFile_;
+  }
+
   const bool all_;
   bool anyNewer_ = false;
-  uint64_t newer_ = UINT64_MAX;
+  uint64_t newer_ = UINT64_MAX, newerFile_ = UINT64_MAX;
   std::set<uint64_t> named_, missing_;
 };
 
@@ -145,7 +163,7 @@ Result<std::unique_ptr<IndexSalvage>> IndexSalvage::read(
   SalvagedFiles files(device, source.geometry, *source.table, *pool);
   const auto inUse = files.inUse();
   const std::vector<NumberedFile> tables = files.tables();
-  const TableChoice choice(tables, inUse, source.start.has_value());
+  const TableChoice choice(tables, inUse, source.start ? files.manifestId() : std::nullopt);
   const std::string before =
       ": what had been removed last may be back, and what was changed last as it was before";
   if (!inUse) missing(inUse.status().message() + before);
@@ -155,17 +173,16 @@ Result<std::unique_ptr<IndexSalvage>> IndexSalvage::read(
   const bool partitioned = geometry.writeBuffer().v >= kPartitionedFrom;
   uint64_t done = 0, total = 0;
   for (const NumberedFile& table : tables) total += table.file.size();
-  for (const auto& [number, file] : tables) {
+  for (const NumberedFile& table : tables) {
+    const TableFile& file = table.file;
     done += file.size();
-    if (!choice.counts(number)) continue;
+    if (!choice.counts(table)) continue;
     const FileReader reader = files.reader(file);
     const ReadBytes readBytes = [&](uint64_t offset, uint64_t length) {
       return reader.readExactly(offset, length);
     };
-    const auto lost = [&, &name = file.name](const Status& why) {
-      missing(name + ": " + why.message());
-    };
-    if (!choice.exact()) keys->rankNextTable();
+    const auto lost = [&](const Status& why) { missing(file.name + ": " + why.message()); };
+    if (choice.loose()) keys->rankNextTable();
     const Status read = readRawTable(
         reader.size(), partitioned, readBytes,
         {[&](const RawEntry& e) { keys->add(e.key, e.value, e.sequence, e.isPut); }, lost});
