@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -123,11 +124,17 @@ void tell(int pipe, char verdict, const std::string& text) {
   close(pipe);
 }
 
+[[noreturn]] void abortWithoutCore() {
+  const rlimit none{0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  std::abort();
+}
+
 int runDaemon(const Arguments& a, int pipe) {
   becomeIoDaemon();
   returnFreedMemory();
   Status logging = startLogging(a.options);
-  if (a.abortInDaemon) std::abort();
+  if (a.abortInDaemon) abortWithoutCore();
   auto daemon = logging ? Daemon::start(a.source, a.mountPoint, a.options)
                         : Result<std::unique_ptr<Daemon>>(logging);
   if (!daemon) {

@@ -103,7 +103,8 @@ class Exploration {
     auto candidates = candidatesOf(looking.first, looking.history, window, source_.exhaustive,
                                    wanted, looking.random);
     const auto unknown =
-        takeUnknown(candidates, looking.forecast, (wanted + kJournalsOneIn - 1) / kJournalsOneIn);
+        takeUnknown(candidates, looking.forecast, (wanted + kJournalsOneIn - 1) / kJournalsOneIn,
+                    looking.random);
     if (!lookAtAll(unknown, window, looking, looking.first, result)) return false;
     const auto others = pickStates(std::move(candidates), looking.second, looking.forecast,
                                    wanted - unknown.size(), looking.random);
@@ -147,7 +148,6 @@ class Exploration {
     const bool unmount = nested() % options_.unmountOneIn == 0;
     const auto verdict = judgeImage(*image, options_, history.model, state.point, unmount);
     ++result.states;
-    ++result.images;
     result.unmounted += unmount ? 1 : 0;
     PhaseCount& count = result.phases[static_cast<size_t>(phase)];
     ++count.states;
@@ -170,7 +170,6 @@ class Exploration {
 
 void ExplorerResult::add(const ExplorerResult& other) {
   states += other.states;
-  images += other.images;
   unmounted += other.unmounted;
   recoveries += other.recoveries;
   violations += other.violations;

@@ -45,7 +45,6 @@ struct PhaseCount {
 struct ExplorerResult {
   uint64_t states = 0;      // looked at
   uint64_t distinct = 0;    // by a hash of the recovered content: contents.size()
-  uint64_t images = 0;      // distinct within their workload, by what is durable and the choice
   uint64_t unmounted = 0;   // of the states; they were checked once more
   uint64_t recoveries = 0;  // crashes during recovery
   uint64_t violations = 0;

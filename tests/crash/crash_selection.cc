@@ -126,10 +126,10 @@ std::vector<Candidate> candidatesOf(CrashStates& states, const History& history,
 }
 
 std::vector<Candidate> takeUnknown(std::vector<Candidate>& candidates, const Forecast& forecast,
-                                   uint64_t wanted) {
+                                   uint64_t wanted, Random& random) {
   constexpr uint64_t kTornOneIn = 8;
   std::vector<Candidate> taken;
-  uint64_t torn = wanted / kTornOneIn;
+  uint64_t torn = (wanted + random() % kTornOneIn) / kTornOneIn;
   std::unordered_set<uint64_t> logs;
   std::erase_if(candidates, [&](const Candidate& c) {
     if (taken.size() >= wanted || forecast.knows(c.signature.log)) return false;

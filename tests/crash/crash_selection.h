@@ -55,9 +55,9 @@ std::vector<Candidate> candidatesOf(CrashStates& states, const History& history,
                                     Random& random);
 
 // Takes states whose journal is not known yet out of `candidates`, one of each, by point; `wanted`
-// at most, and few with a record that is there in part.
+// at most, and one in eight with a record that is there in part.
 std::vector<Candidate> takeUnknown(std::vector<Candidate>& candidates, const Forecast& forecast,
-                                   uint64_t wanted);
+                                   uint64_t wanted, Random& random);
 
 // Of the others `wanted` at most, by point: those that should show something new, each phase in its
 // turn; one in ten shows what was seen before, for what the index or the file table had on disk

@@ -18,7 +18,7 @@ class CrashTrialTest : public testing::Test {
   }
   void wipe() { image_ = MemoryDevice::create(options_.volumeSize, 512, 4096); }
 
-  const ExplorerOptions options_;
+  const ExplorerOptions options_{};
   std::unique_ptr<MemoryDevice> image_;
   std::mt19937_64 random_{1};
 };

@@ -160,7 +160,7 @@ class FaultRun {
   const int rule_;
   std::vector<FailedOperation> failures_;
   std::optional<FaultHit> hit_;
-  bool hitLive_ = false;  // before the unmount
+  bool hitLive_ = false;  // while the workload ran
   uint64_t powerLoss_ = 0;
   FaultModel atPowerLoss_;
   FaultOutcome outcome_;
@@ -178,11 +178,11 @@ void FaultRun::live() {
   }
   FaultWorkload workload(mounted.filesystem(), model_, !fault_.lies());
   workload.run();
+  hitLive_ = faults_->hits(rule_) != 0;
   awaitFailStop(mounted.volume());
   workload.end();
   failures_ = workload.failures();
   for (const std::string& line : workload.broken()) broke(line);
-  hitLive_ = faults_->hits(rule_) != 0;
   powerLoss_ = record_->mark();
   atPowerLoss_ = model_;
   unmount(mounted);

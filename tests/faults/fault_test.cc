@@ -127,12 +127,13 @@ TEST_P(FaultKindTest, OfEachRequestLeavesAConsistentVolume) {
     const uint64_t count = counts[{harm.op, cls}];
     runs = hits = told = stops = reported = 0;
     for (uint64_t n : chosen(count)) {
+      const uint64_t before = hits;
       for (uint64_t time = 0; time < times(harm); ++time) once({ruleOf(harm, cls, n, time)});
       if (HasFailure()) return;
+      // Not every run has the last ones: a compaction may come too late for the unmount.
+      EXPECT_TRUE(hits > before || n * 2 >= count || only()) << "request " << n;
     }
     tell(std::string(harm.name) + " of " + std::to_string(count) + ", " + classNameOf(cls));
-    // Without replay there are fewer, and the threads of the index differ from run to run.
-    EXPECT_GE(hits * 2, runs);
     EXPECT_TRUE(runs > 0 || count == 0 || only());
   }
 }
@@ -210,11 +211,12 @@ TEST_F(FaultTest, ADeviceThatDiesLeavesAConsistentVolume) {
     FaultRule rule;
     rule.skip = n;
     rule.times = UINT64_MAX;
+    const uint64_t before = hits;
     once({rule});
     if (HasFailure()) return;
+    EXPECT_TRUE(hits > before || n * 2 >= total || only()) << "request " << n;
   }
   tell("a device that dies, of " + std::to_string(total));
-  EXPECT_GT(hits, runs / 2);
 }
 
 // fsck and mkfs are told, too, and fsck makes nothing worse.
@@ -265,7 +267,7 @@ TEST_F(FaultTest, MkfsTellsWhatItCannotWrite) {
       ++runs;
     }
   }
-  EXPECT_GT(runs, 20 / step());
+  EXPECT_GT(runs, test::shortened() ? 0 : 20 / step());
 }
 
 }  // namespace

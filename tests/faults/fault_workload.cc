@@ -26,6 +26,9 @@ void FaultWorkload::prepare() {
   close(std::move(file));
   rename("gone", "d1/gone");
   syncAll();
+  // Damage to the last journal write cannot be told from tearing: it has nothing that is judged.
+  setAttribute("old");
+  syncAll();
 }
 
 void FaultWorkload::run() {
@@ -120,12 +123,14 @@ void FaultWorkload::end() {
 // Each open file hears of each error once, and both hear of the same.
 void FaultWorkload::endOf(Kept& kept) {
   for (int round = 0; round < 2; ++round) {
+    const bool stopped = !fs_.volume().failure().isOk();  // it may yet stop from another thread
     const int before = kept.first ? kept.first->errors + kept.second->errors : 0;
     const bool first = fsync(kept.first), second = fsync(kept.second);
     if (!kept.first) return;
-    if (!fs_.volume().failure().isOk()) {
+    if (stopped) {
       if (first || second) broken_.push_back("an fsync succeeds after the volume has failed");
-    } else if (round == 1 && kept.first->errors + kept.second->errors != before) {
+    } else if (fs_.volume().failure().isOk() && round == 1 &&
+               kept.first->errors + kept.second->errors != before) {
       broken_.push_back("an open file is told an error twice");
     }
   }

@@ -93,7 +93,7 @@ def mount_tells_of_a_damaged_superblock(scratch):
             check(("one of the two superblocks is damaged" in mounted.stderr) == damaged,
                   f"slot {slot}: {mounted.stderr}")
             volume.umount()
-    volume.fsck("-n")
+            volume.fsck("-n")
 
 
 @case()
