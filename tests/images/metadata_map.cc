@@ -66,7 +66,7 @@ std::optional<std::vector<TableFile>> filesInUse(BlockDevice& device, const Supe
   const auto tables = tablesOfManifest(bytes);
   if (!tables) return {};
   std::vector<TableFile> files{*manifest};
-  for (const uint64_t number : *tables) {
+  for (const uint64_t number : tables->inUse) {
     std::string digits = std::to_string(number);
     digits.insert(0, 6 - std::min<size_t>(6, digits.size()), '0');
     const auto file = named(digits + ".sst");
