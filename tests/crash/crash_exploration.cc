@@ -37,9 +37,9 @@ std::optional<OneState> stateFromEnvironment(const std::string& prefix) {
 
 class Exploration {
  public:
-  Exploration(const ExplorerOptions& options, const HistorySource& source,
+  Exploration(const ExplorerOptions& options, const HistorySource& source, const MemoryDevice& base,
               std::optional<OneState> only)
-      : options_(options), source_(source), only_(only) {}
+      : options_(options), source_(source), base_(base), only_(only) {}
 
   ExplorerResult run() {
     const unsigned threads = only_ ? 1 : std::max(1u, options_.threads);
@@ -64,7 +64,7 @@ class Exploration {
 
   ExplorerResult exploreOne(uint64_t number) {
     ExplorerResult result;
-    const History history = source_.record(number);
+    const History history = source_.record(base_, number);
     if (!history.status.isOk()) {
       result.violations = 1;
       result.first = "workload " + source_.prefix + std::to_string(number) +
@@ -159,6 +159,7 @@ class Exploration {
 
   const ExplorerOptions& options_;
   const HistorySource& source_;
+  const MemoryDevice& base_;
   const std::optional<OneState> only_;
   std::atomic<uint64_t> next_{0};
   std::atomic<bool> stopped_{false};
@@ -191,7 +192,14 @@ ExplorerResult exploreHistories(const ExplorerOptions& options, const HistorySou
   spdlog::set_level(spdlog::level::warn);  // each mount tells of unlinked files
   const auto only = stateFromEnvironment(source.prefix);
   if (!only && std::getenv("OURFS_CRASH") != nullptr) return {};
-  return Exploration(options, source, only).run();
+  const auto base = makeBase(options);
+  if (!base) {
+    ExplorerResult failed;
+    failed.violations = 1;
+    failed.first = "mkfs: " + base.status().message();
+    return failed;
+  }
+  return Exploration(options, source, **base, only).run();
 }
 
 }  // namespace ourfs::crash

@@ -14,9 +14,11 @@ struct HistorySource {
   // them at random.
   bool exhaustive = false;
   uint64_t statesPerWindow = 100;
-  std::function<History(uint64_t number)> record;
+  // `base`: an empty volume, the same for all.
+  std::function<History(const MemoryDevice& base, uint64_t number)> record;
 };
 
+// A volume that cannot be made counts as a violation.
 ExplorerResult exploreHistories(const ExplorerOptions& options, const HistorySource& source);
 
 }  // namespace ourfs::crash

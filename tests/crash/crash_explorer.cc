@@ -6,24 +6,17 @@
 namespace ourfs::crash {
 
 ExplorerResult explore(const ExplorerOptions& options) {
-  ExplorerResult failed;
-  auto base = makeBase(options);
-  if (!base) {
-    failed.violations = 1;
-    failed.first = "mkfs: " + base.status().message();
-    return failed;
-  }
   HistorySource source;
   source.first = options.seed;
   source.count = static_cast<uint64_t>(options.workloads);
   source.statesPerWindow = static_cast<uint64_t>(options.statesPerWorkload);
-  source.record = [&](uint64_t seed) {
+  source.record = [&](const MemoryDevice& base, uint64_t seed) {
     WorkloadOptions work;
     work.seed = seed;
     work.operations = options.operations;
     work.ballast = options.ballast;
     work.roundTheRing = options.roundTheRing;
-    return recordHistory(options, **base,
+    return recordHistory(options, base,
                          [&](Filesystem& filesystem, RecordDevice& device, History& history) {
                            return CrashWorkload(filesystem, device, history.model, work).run();
                          });

@@ -25,22 +25,15 @@ Status syncFor(CrashActor& actor, const std::string& path, bool dataOnly, const 
 }
 
 ExplorerResult explorePrograms(const ExplorerOptions& options) {
-  ExplorerResult failed;
-  auto base = makeBase(options);
-  if (!base) {
-    failed.violations = 1;
-    failed.first = "mkfs: " + base.status().message();
-    return failed;
-  }
   HistorySource source;
   source.prefix = "p";
   source.first = options.seed;
   source.count = static_cast<uint64_t>(options.workloads);
   source.statesPerWindow = static_cast<uint64_t>(options.statesPerWorkload);
-  source.record = [&](uint64_t seed) {
+  source.record = [&](const MemoryDevice& base, uint64_t seed) {
     const Program& program = kPrograms[seed % kPrograms.size()];
     return recordHistory(
-        options, **base,
+        options, base,
         [&](Filesystem& filesystem, RecordDevice& device, History& history) -> Status {
           CrashActor actor(filesystem, device, history.model);
           Stage stage{actor, history.model, seed};

@@ -218,23 +218,16 @@ Status runSequence(CrashActor& actor, const std::string& dir, const Sequence& se
 // the same contents all along.
 ExplorerResult exploreSequences(const ExplorerOptions& options, std::vector<Sequence> sequences) {
   std::ranges::shuffle(sequences, std::mt19937_64(sequences.size()));
-  ExplorerResult failed;
-  auto base = makeBase(options);
-  if (!base) {
-    failed.violations = 1;
-    failed.first = "mkfs: " + base.status().message();
-    return failed;
-  }
   HistorySource source;
   source.prefix = "s";
   source.first = 0;
   source.count = (sequences.size() + kBatch - 1) / kBatch;
   source.exhaustive = true;
   source.statesPerWindow = static_cast<uint64_t>(options.statesPerWorkload);
-  source.record = [&](uint64_t batch) {
+  source.record = [&](const MemoryDevice& base, uint64_t batch) {
     const size_t from = std::min<size_t>(batch * kBatch, sequences.size());
     const size_t count = std::min<size_t>(kBatch, sequences.size() - from);
-    return recordBatch(options, **base, std::span<const Sequence>(sequences).subspan(from, count));
+    return recordBatch(options, base, std::span<const Sequence>(sequences).subspan(from, count));
   };
   return exploreHistories(options, source);
 }
